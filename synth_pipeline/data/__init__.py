@@ -1,0 +1,1 @@
+"""Fields, layouts, containers, normalizers, windows and splits. Torch-free."""

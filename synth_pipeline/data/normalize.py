@@ -1,0 +1,213 @@
+"""Normalizers: fitted on real rows, saved with the model, inverted on every sample.
+
+All work on the last axis of x `[*lead, channels]`. `is_affine` says whether half-spaces stay half-spaces;
+methods that need physical half-spaces (barriers, value gradients in physical units) refuse the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from synth_pipeline.data.fields import Array
+from synth_pipeline.errors import CheckpointError
+from synth_pipeline.registry import Registry
+
+Floats = npt.NDArray[np.float64]
+CONSTANT = 1e-6  # a channel whose spread is below this is constant up to float32 rounding
+
+
+class Normalizer(Protocol):
+    """Maps physical channels to model channels and back."""
+
+    name: ClassVar[str]
+    is_affine: ClassVar[bool]
+
+    @classmethod
+    def fit(cls, x: Array, *, exempt: npt.NDArray[np.bool_] | None = None) -> Self:
+        """Fit on real rows `[n, channels]`; `exempt` channels pass unchanged."""
+        ...
+
+    def encode(self, x: Array) -> npt.NDArray[np.float32]:
+        """Physical `[*lead, channels]` -> model units."""
+        ...
+
+    def decode(self, z: Array) -> npt.NDArray[np.float32]:
+        """Model units `[*lead, channels]` -> physical."""
+        ...
+
+    def arrays(self) -> dict[str, Array]:
+        """What has to be saved."""
+        ...
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        """Inverse of `arrays`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Affine:
+    """z = (x - shift) / scale, the common form of `Standard` and `MinMax`.
+
+    Attributes:
+        shift: `[channels]`.
+        scale: `[channels]`, > 0.
+    """
+
+    shift: Floats
+    scale: Floats
+    is_affine: ClassVar[bool] = True
+
+    def encode(self, x: Array) -> npt.NDArray[np.float32]:
+        """Physical -> model units, computed in float64."""
+        return ((np.asarray(x, np.float64) - self.shift) / self.scale).astype(np.float32)
+
+    def decode(self, z: Array) -> npt.NDArray[np.float32]:
+        """Model units -> physical, computed in float64."""
+        return (np.asarray(z, np.float64) * self.scale + self.shift).astype(np.float32)
+
+    def arrays(self) -> dict[str, Array]:
+        """Shift and scale."""
+        return {"shift": self.shift, "scale": self.scale}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        """Inverse of `arrays`.
+
+        Raises:
+            CheckpointError: When an array is missing.
+        """
+        return cls(*_required(arrays, "shift", "scale"))
+
+
+@dataclass(frozen=True)
+class Standard(Affine):
+    """Zero mean, unit variance per channel; constant channels are only shifted."""
+
+    name: ClassVar[str] = "standard"
+
+    @classmethod
+    def fit(cls, x: Array, *, exempt: npt.NDArray[np.bool_] | None = None) -> Self:
+        """Mean and standard deviation of `[n, channels]`."""
+        values = np.asarray(x, np.float64)
+        return cls(*_exempted(values.mean(axis=0), _spread(values.std(axis=0)), exempt))
+
+
+@dataclass(frozen=True)
+class MinMax(Affine):
+    """The observed range of each channel to [-1, 1]; a constant channel goes to 0 and leaves the others alone."""
+
+    name: ClassVar[str] = "min_max"
+
+    @classmethod
+    def fit(cls, x: Array, *, exempt: npt.NDArray[np.bool_] | None = None) -> Self:
+        """Middle and half range of `[n, channels]`."""
+        values = np.asarray(x, np.float64)
+        low, high = values.min(axis=0), values.max(axis=0)
+        return cls(*_exempted((low + high) / 2, _spread((high - low) / 2), exempt))
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """Each channel through its empirical quantiles to N(0, 1); the inverse stays inside the observed range.
+
+    Attributes:
+        knots: `[channels, k]`, physical values at equally spaced probabilities, minimum to maximum, strictly rising.
+        normal: `[channels, k]`, standard normal quantiles of the knots' probabilities.
+        passed: `[channels]`, true where a channel passes unchanged.
+    """
+
+    knots: Floats
+    normal: Floats
+    passed: npt.NDArray[np.bool_]
+    name: ClassVar[str] = "quantile"
+    is_affine: ClassVar[bool] = False
+    NUM_KNOTS: ClassVar[int] = 1025
+
+    @classmethod
+    def fit(cls, x: Array, *, exempt: npt.NDArray[np.bool_] | None = None) -> Self:
+        """Empirical quantiles of `[n, channels]`; ties share one knot at the middle of their probabilities."""
+        from scipy.special import ndtri
+
+        values = np.asarray(x, np.float64)
+        channels = values.shape[1]
+        count = min(cls.NUM_KNOTS, len(values))
+        probability = np.linspace(0.0, 1.0, count)
+        knots = np.quantile(values, probability, axis=0).T.copy()
+        half_rank = 0.5 / len(values)  # the extremes stand half a rank inside (0, 1), so their scores are finite
+        normal = np.tile(ndtri(half_rank + (1 - 2 * half_rank) * probability), (channels, 1))
+        for channel in range(channels):
+            _share_ties(knots[channel], normal[channel])
+        passed = np.zeros(channels, bool) if exempt is None else np.asarray(exempt, bool)
+        return cls(knots, normal, passed)
+
+    def encode(self, x: Array) -> npt.NDArray[np.float32]:
+        """Physical -> normal scores; values outside the knots get the outermost score."""
+        return self._map(x, self.knots, self.normal)
+
+    def decode(self, z: Array) -> npt.NDArray[np.float32]:
+        """Normal scores -> physical, inside the observed range."""
+        return self._map(z, self.normal, self.knots)
+
+    def _map(self, x: Array, source: Floats, target: Floats) -> npt.NDArray[np.float32]:
+        values = np.asarray(x, np.float64)
+        result = np.empty_like(values)
+        for channel in range(values.shape[-1]):
+            if self.passed[channel]:
+                result[..., channel] = values[..., channel]
+            else:
+                result[..., channel] = np.interp(values[..., channel], source[channel], target[channel])
+        return result.astype(np.float32)
+
+    def arrays(self) -> dict[str, Array]:
+        """Knots, scores and the channels that pass."""
+        return {"knots": self.knots, "normal": self.normal, "passed": self.passed}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        """Inverse of `arrays`."""
+        knots, normal, passed = _required(arrays, "knots", "normal", "passed")
+        return cls(knots, normal, passed.astype(bool))
+
+
+NORMALIZERS = Registry(
+    "normalizer",
+    {kind.name: f"{__name__}:{kind.__name__}" for kind in (Standard, MinMax, Quantile)},
+)
+
+
+def _spread(scale: Floats) -> Floats:
+    return np.where(scale < CONSTANT, 1.0, scale)
+
+
+def _exempted(shift: Floats, scale: Floats, exempt: npt.NDArray[np.bool_] | None) -> tuple[Floats, Floats]:
+    if exempt is None:
+        return shift, scale
+    return np.where(exempt, 0.0, shift), np.where(exempt, 1.0, scale)
+
+
+def _share_ties(knots: Floats, normal: Floats) -> None:
+    """In place: runs of equal knots get one score, and knots rise by one float32 step so that np.interp inverts.
+
+    Without this a column with an atom (rewards of 0 and 1, clipped velocities) would come back at either end of
+    its run, depending on which of the equal knots the search happened to meet.
+    """
+    values, first, counts = np.unique(knots, return_index=True, return_counts=True)
+    for start, count in zip(first[counts > 1], counts[counts > 1], strict=True):
+        normal[start : start + count] = normal[start : start + count].mean()
+    if len(values) < len(knots):
+        tiny = np.maximum(np.abs(knots), 1.0) * 1e-12
+        knots += np.arange(len(knots)) * tiny
+        normal += np.arange(len(normal)) * 1e-9
+
+
+def _required(arrays: Mapping[str, Array], *names: str) -> list[Array]:
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise CheckpointError("the saved normalizer is incomplete", found=", ".join(arrays), accepted=", ".join(names))
+    return [np.asarray(arrays[name]) for name in names]

@@ -1,0 +1,129 @@
+"""The one form of error: what is wrong, what was found, what is accepted, what to type.
+
+Every error that a user can cause is a `SynthPipelineError`. The command line prints it without a traceback
+and exits with its `exit_code`; anything else that escapes is a bug of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SynthPipelineError(Exception):
+    """Base of all errors that tell the user what to do.
+
+    Args:
+        what: One sentence: what is wrong, naming the thing.
+        found: What was found.
+        accepted: What would have been accepted.
+        fix: What to type or do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, found: object = None, accepted: object = None, fix: object = None) -> None:
+        self.what, self.found, self.accepted, self.fix = what, found, accepted, fix
+        rows = (("found", found), ("accepted", accepted), ("fix", fix))
+        lines = [f"  {label:<9} {text}" for label, text in rows if text is not None]
+        super().__init__("\n".join([what, *lines]))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the fields when the error crosses a process boundary."""
+        return (_rebuild, (type(self), self.what, self.found, self.accepted, self.fix))
+
+    def render(self) -> str:
+        """The text that the command line prints."""
+        return f"{type(self).__name__}: {self}"
+
+
+def _rebuild(
+    kind: type[SynthPipelineError], what: str, found: object, accepted: object, fix: object
+) -> SynthPipelineError:
+    return kind(what, found=found, accepted=accepted, fix=fix)
+
+
+class ConfigError(SynthPipelineError):
+    """A configuration that cannot be used: unknown key, value out of range, wrong file."""
+
+    exit_code = 2
+
+
+class UnknownNameError(ConfigError):
+    """A name that no registry, catalog or store knows."""
+
+
+class MissingExtraError(ConfigError):
+    """An optional dependency is not installed."""
+
+
+class SourceError(SynthPipelineError):
+    """A dataset that cannot be read, or that is not what it says."""
+
+    exit_code = 3
+
+
+class EnvironmentModelError(SourceError):
+    """An environment that is unknown, or asked for what it cannot do (no exact reset, no simulator)."""
+
+
+class StoreError(SynthPipelineError):
+    """A store that is damaged, foreign, of another version, or busy."""
+
+    exit_code = 4
+
+
+class StoreBusyError(StoreError):
+    """A second writer met the lock of the first."""
+
+
+class ResourceError(SynthPipelineError):
+    """The machine cannot do it: no space, no permission."""
+
+    exit_code = 5
+
+
+class CheckpointError(SynthPipelineError):
+    """A model directory that cannot be loaded or resumed."""
+
+    exit_code = 6
+
+
+class GateError(SynthPipelineError):
+    """Data that failed validation, or was never validated, was about to be exported."""
+
+    exit_code = 7
+
+
+class ExportError(SynthPipelineError):
+    """An export that cannot be written or does not read back as written."""
+
+    exit_code = 8
+
+
+class TaskError(SynthPipelineError):
+    """A task failed on a worker in a way that is not the user's doing."""
+
+    exit_code = 9
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest to `name`, or None when nothing is close."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
+    return match[0] if match else None
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, fix: str | None = None) -> UnknownNameError:
+    """The error for a name that does not exist, with the nearest one that does.
+
+    Args:
+        kind: What was looked up, e.g. `"generator"`.
+        name: What the user typed.
+        known: What exists.
+        fix: What to type; by default the nearest name is suggested.
+    """
+    names = sorted(known)
+    guess = nearest(name, names)
+    advice = fix or (f"did you mean '{guess}'?" if guess else None)
+    accepted = ", ".join(names) if names else f"no {kind} is available"
+    return UnknownNameError(f"there is no {kind} called '{name}'", found=repr(name), accepted=accepted, fix=advice)

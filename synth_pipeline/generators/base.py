@@ -1,0 +1,179 @@
+"""What every generator is, how it is saved, and what happens to every sample on its way out.
+
+A generator is fitted on a dataset and then is a pure function of (saved arrays, seed, shard, attempt): the same
+shard always has the same bytes, on whichever worker it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from synth_pipeline.config import Config
+from synth_pipeline.data.containers import Transitions
+from synth_pipeline.data.fields import Array, Field, Layout
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.data.spec import DatasetSpec
+from synth_pipeline.errors import CheckpointError
+from synth_pipeline.generators import GENERATORS
+from synth_pipeline.runs import read_json, staged_directory, write_json
+
+Report = Callable[[int, int, Mapping[str, float]], None]  # (step, total steps, values) of a fit in progress
+
+SOURCE_FIELDS = (Field(name="source_episode", kind="index"), Field(name="source_step", kind="index"))
+TARGET_FIELDS = (Field(name="target_episode", kind="index"), Field(name="target_step", kind="index"))
+
+
+class Generator(Protocol):
+    """A method that makes transitions.
+
+    Attributes:
+        kind: Name in the registry.
+        settings: The class of `config`.
+        config: Every number of the method.
+        provenance: Columns that the method adds to each row (where it came from).
+    """
+
+    kind: ClassVar[str]
+    settings: ClassVar[type[Config]]
+    provenance: ClassVar[tuple[Field, ...]]
+    config: Config
+
+    def __init__(self, config: Any = None) -> None: ...
+
+    def fit(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
+        """Learn from a dataset.
+
+        Args:
+            data: Training part only; nothing held out may be seen.
+            seed: Seed of the run.
+            report: Called now and then with (step, total steps, values).
+        """
+        ...
+
+    def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
+        """Make `rows` transitions in physical units with all fields of the spec and the provenance columns."""
+        ...
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Plain JSON values and arrays that `restore` needs."""
+        ...
+
+    def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Inverse of `state`."""
+        ...
+
+
+def modelled_fields(spec: DatasetSpec) -> tuple[Field, ...]:
+    """Fields of a row that a generator makes: all of the spec but truncations, which are never guessed."""
+    return tuple(field for field in spec.fields if field.name != "truncations")
+
+
+def known_termination(spec: DatasetSpec) -> Callable[[Array], Array] | None:
+    """The environment's termination function of next observations, or None where no environment is known."""
+    if spec.environment is None:
+        return None
+    from synth_pipeline import envs
+
+    return envs.make(spec.environment).terminated
+
+
+def derived_fields(spec: DatasetSpec) -> tuple[str, ...]:
+    """Fields filled by a known function after sampling; labelled `derived` in the store."""
+    return ("terminations",) if spec.environment is not None and spec.has("terminations") else ()
+
+
+class Postprocess:
+    """Samples leave in physical units: clipped into their bounds, flags boolean, terminations by the known function.
+
+    Args:
+        spec: What the rows must be like.
+    """
+
+    def __init__(self, spec: DatasetSpec) -> None:
+        self.layout = Layout(modelled_fields(spec))
+        self._terminated = known_termination(spec)
+
+    def from_columns(self, columns: Mapping[str, Array], provenance: Mapping[str, Array]) -> Transitions:
+        """Columns in physical units -> finished rows."""
+        rows = {f.name: f.clipped(np.asarray(columns[f.name], f.dtype)) for f in self.layout}
+        if self._terminated is not None and "terminations" in rows:
+            rows["terminations"] = self._terminated(rows["next_observations"])
+        return Transitions({**rows, **provenance})
+
+    def from_vectors(self, x: Array, provenance: Mapping[str, Array]) -> Transitions:
+        """Packed vectors `[n, layout.size]` in physical units -> finished rows."""
+        return self.from_columns(self.layout.unpack(x), provenance)
+
+
+def save(generator: Generator, directory: Path, *, extra: Mapping[str, Any]) -> None:
+    """Write `config.json`, `state.json`, `arrays.safetensors` as one folder that appears whole.
+
+    Args:
+        generator: A fitted generator.
+        directory: Must not exist.
+        extra: Plain values stored beside (dataset, fingerprint, split, seed).
+    """
+    from safetensors.numpy import save_file
+
+    values, arrays = generator.state()
+    with staged_directory(directory) as staged:
+        write_json(staged / "config.json", {"kind": generator.kind, **generator.config.model_dump(mode="json")})
+        write_json(staged / "state.json", {"values": values, "extra": dict(extra)})
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, staged / "arrays.safetensors")
+
+
+def load(directory: Path) -> tuple[Generator, dict[str, Any]]:
+    """A saved generator and the values stored beside it.
+
+    Raises:
+        CheckpointError: When the folder is missing, incomplete or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    missing = [name for name in ("config.json", "state.json", "arrays.safetensors") if not (directory / name).exists()]
+    if missing:
+        raise CheckpointError(
+            f"'{directory}' holds no trained generator",
+            found=f"no {', '.join(missing)}",
+            fix="synthpipe train DATASET -o RUN",
+        )
+    try:
+        arrays = load_file(directory / "arrays.safetensors")
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"'{directory}/arrays.safetensors' is damaged",
+            found=str(error),
+            fix="delete the model folder and train again",
+        ) from None
+    settings = read_json(directory / "config.json")
+    state = read_json(directory / "state.json")
+    generator = build(settings)
+    generator.restore(state["values"], arrays)
+    return generator, state["extra"]
+
+
+def build(settings: Mapping[str, Any]) -> Generator:
+    """An unfitted generator from `{"kind": name, **settings}`.
+
+    Raises:
+        UnknownNameError: For an unknown kind.
+        ConfigError: For an unknown or impossible setting.
+    """
+    kind: type[Generator] = GENERATORS.load(str(settings.get("kind", "")))
+    rest = {name: value for name, value in settings.items() if name != "kind"}
+    return kind(kind.settings.parse(rest, where=f"generator '{settings['kind']}'"))
+
+
+def source_columns(data: Dataset) -> dict[str, Array]:
+    """`source_episode` and `source_step` of every row; -1 and the row number where there are no episodes."""
+    if data.episodes is None:
+        count = len(data)
+        return {"source_episode": np.full(count, -1, np.int64), "source_step": np.arange(count, dtype=np.int64)}
+    ids = data.episodes.episode_ids
+    original = ids if data.episode_ids is None else data.episode_ids[ids]
+    return {"source_episode": original, "source_step": data.episodes.steps}

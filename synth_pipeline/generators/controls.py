@@ -1,0 +1,260 @@
+"""Controls: the baselines that every leaderboard shows beside a generative model.
+
+- `duplicate`: real rows again. An A/A test: any "gain" from it is a confound of batch or step counts.
+- `noise`: S4RL (Sinha et al. 2021, arXiv:2103.06326) and RAD (Laskin et al. 2020, arXiv:2004.14990) on states.
+- `smote`: interpolation between neighbours of different episodes (Chawla et al. 2002, "SMOTE", sec. 4.2).
+- `copula`: Gaussian copula: every column through its quantiles, one correlation matrix, no conditional structure.
+
+None of them knows dynamics beyond what neighbouring rows share; a generator that does not beat them has
+learned nothing that is worth its cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field as Setting
+
+from synth_pipeline.config import Config
+from synth_pipeline.data.containers import Transitions
+from synth_pipeline.data.fields import Array, Field, Layout
+from synth_pipeline.data.normalize import Quantile, Standard
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.data.spec import DatasetSpec
+from synth_pipeline.errors import ConfigError
+from synth_pipeline.generators.base import (
+    SOURCE_FIELDS,
+    TARGET_FIELDS,
+    Postprocess,
+    Report,
+    modelled_fields,
+    source_columns,
+)
+
+
+class _RowKeeper:
+    """Base of the controls that rework real rows: keeps the rows and where each came from."""
+
+    provenance: ClassVar[tuple[Field, ...]] = SOURCE_FIELDS
+
+    def fit(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
+        """Keep the training rows."""
+        rows = data.transitions()
+        self._spec = data.spec
+        self._rows = {field.name: rows[field.name] for field in modelled_fields(data.spec)}
+        self._source = source_columns(data)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._post = Postprocess(self._spec)
+
+    def _origin(self, chosen: Array) -> dict[str, Array]:
+        return {name: column[chosen] for name, column in self._source.items()}
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Spec, rows and their origin."""
+        rows = {f"row.{name}": column for name, column in self._rows.items()}
+        return {"spec": self._spec.model_dump(mode="json")}, {**rows, **self._source}
+
+    def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Inverse of `state`."""
+        self._spec = DatasetSpec.parse(values["spec"], where="saved spec")
+        self._rows = {name[4:]: column for name, column in arrays.items() if name.startswith("row.")}
+        self._source = {field.name: arrays[field.name] for field in SOURCE_FIELDS}
+        self._prepare()
+
+    @property
+    def _count(self) -> int:
+        return len(self._source["source_step"])
+
+
+class DuplicateConfig(Config):
+    """Nothing to set."""
+
+
+class Duplicate(_RowKeeper):
+    """Real rows drawn uniformly with replacement."""
+
+    kind: ClassVar[str] = "duplicate"
+    settings: ClassVar[type[Config]] = DuplicateConfig
+
+    def __init__(self, config: DuplicateConfig | None = None) -> None:
+        self.config = config or DuplicateConfig()
+
+    def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
+        """Draw rows; nothing is changed, recorded terminations included."""
+        chosen = rng.integers(self._count, size=rows)
+        return Transitions({name: c[chosen] for name, c in self._rows.items()} | self._origin(chosen))
+
+
+class NoiseConfig(Config):
+    """S4RL's Gaussian and uniform state noise, RAD's amplitude scaling."""
+
+    mode: Literal["gaussian", "uniform", "amplitude"] = Setting("gaussian", description="kind of augmentation")
+    scale: float = Setting(3e-3, gt=0, le=10, description="noise in standard deviations of each component")
+    amplitude: tuple[float, float] = Setting((0.8, 1.2), description="range of the factor per row (mode amplitude)")
+
+
+class Noise(_RowKeeper):
+    """S4RL: s~ = s + eps, s'~ = s' + eps', independent per row; RAD: both times one factor per row."""
+
+    kind: ClassVar[str] = "noise"
+    settings: ClassVar[type[Config]] = NoiseConfig
+
+    def __init__(self, config: NoiseConfig | None = None) -> None:
+        self.config = config or NoiseConfig()
+
+    def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
+        """Draw rows and disturb their observations; actions and rewards stay as recorded."""
+        chosen = rng.integers(self._count, size=rows)
+        columns = {name: column[chosen] for name, column in self._rows.items()}
+        spread = self._rows["observations"].std(axis=0)
+        factor = rng.uniform(*self.config.amplitude, size=(rows, 1)) if self.config.mode == "amplitude" else None
+        for name in ("observations", "next_observations"):
+            if factor is not None:
+                columns[name] = columns[name] * factor
+            else:
+                columns[name] = columns[name] + self.config.scale * spread * self._draw(columns[name].shape, rng)
+        return self._post.from_columns(columns, self._origin(chosen))
+
+    def _draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        if self.config.mode == "uniform":
+            return rng.uniform(-1.0, 1.0, size=shape)
+        return rng.standard_normal(shape)
+
+
+class SmoteConfig(Config):
+    """Interpolation between neighbours."""
+
+    neighbours: int = Setting(5, ge=1, le=100, description="nearest rows of other episodes to choose from")
+    skip_clipped: bool = Setting(True, description="leave out rows whose observation is clipped by the environment")
+
+
+class Smote(_RowKeeper):
+    """SMOTE between (s, a) neighbours of different episodes: x = x_i + u (x_j - x_i), u ~ U(0, 1), one u per row."""
+
+    kind: ClassVar[str] = "smote"
+    settings: ClassVar[type[Config]] = SmoteConfig
+    provenance: ClassVar[tuple[Field, ...]] = SOURCE_FIELDS + TARGET_FIELDS
+
+    def __init__(self, config: SmoteConfig | None = None) -> None:
+        self.config = config or SmoteConfig()
+
+    def fit(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
+        """Keep the rows and find the neighbours of each, exactly."""
+        super().fit(data, seed=seed, report=report)
+        if self.config.skip_clipped and data.spec.environment is not None:
+            self._keep(_unclipped(data.spec, self._rows))
+        self._neighbours = self._find_neighbours()
+
+    def _keep(self, mask: Array) -> None:
+        self._rows = {name: column[mask] for name, column in self._rows.items()}
+        self._source = {name: column[mask] for name, column in self._source.items()}
+
+    def _find_neighbours(self) -> Array:
+        """`[n, k]`, nearest rows in z-scored (s, a) whose episode differs."""
+        from scipy.spatial import cKDTree
+
+        x = Standard.fit(self._features).encode(self._features)
+        episode, k = self._source["source_episode"], self.config.neighbours
+        tree, found = cKDTree(x), np.full((len(x), k), -1, np.int64)
+        missing, depth = np.arange(len(x)), 4 * k
+        while len(missing):
+            depth = min(depth, len(x))
+            near = tree.query(x[missing], k=depth + 1 if depth < len(x) else depth)[1].reshape(len(missing), -1)
+            other = (episode[near] != episode[missing, None]) | (episode[missing, None] < 0) & (
+                near != missing[:, None]
+            )
+            rank = np.cumsum(other, axis=1)
+            full = rank[:, -1] >= k
+            if depth >= len(x) and not full.all():
+                raise ConfigError(
+                    "smote needs neighbours from other episodes",
+                    found=f"{len(np.unique(episode))} episodes, {len(x)} rows",
+                    accepted=f"at least {k} rows outside every episode",
+                    fix="--set generator.neighbours=1 or more episodes",
+                )
+            found[missing[full]] = near[full][other[full] & (rank[full] <= k)].reshape(-1, k)
+            missing, depth = missing[~full], 4 * depth
+        return found
+
+    @property
+    def _features(self) -> Array:
+        return np.concatenate([self._rows["observations"], self._rows["actions"].reshape(self._count, -1)], axis=1)
+
+    def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
+        """Interpolate; flags and classes are those of the nearer end, then terminations by the known function."""
+        first = rng.integers(self._count, size=rows)
+        second = self._neighbours[first, rng.integers(self.config.neighbours, size=rows)]
+        u = rng.random(rows)
+        columns = {}
+        for field in self._post.layout:
+            a, b = self._rows[field.name][first], self._rows[field.name][second]
+            weight = u.reshape(rows, *[1] * (a.ndim - 1))
+            columns[field.name] = a + weight * (b - a) if field.kind == "continuous" else np.where(weight < 0.5, a, b)
+        target = {f"target_{name[7:]}": column for name, column in self._origin(second).items()}
+        return self._post.from_columns(columns, self._origin(first) | target)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Rows and neighbours."""
+        values, arrays = super().state()
+        return values, {**arrays, "neighbours": self._neighbours}
+
+    def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Inverse of `state`."""
+        super().restore(values, arrays)
+        self._neighbours = arrays["neighbours"]
+
+
+class CopulaConfig(Config):
+    """Gaussian copula."""
+
+    shrinkage: float = Setting(1e-6, ge=0, le=1, description="weight of the identity in the correlation matrix")
+
+
+class Copula:
+    """Gaussian copula: z ~ N(0, C) in normal scores, columns back through their empirical quantiles."""
+
+    kind: ClassVar[str] = "copula"
+    settings: ClassVar[type[Config]] = CopulaConfig
+    provenance: ClassVar[tuple[Field, ...]] = ()
+
+    def __init__(self, config: CopulaConfig | None = None) -> None:
+        self.config = config or CopulaConfig()
+
+    def fit(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
+        """Quantiles of each channel and the correlation of their normal scores."""
+        self._spec = data.spec
+        x = Layout(modelled_fields(data.spec)).pack(data.transitions().columns)
+        self._marginals = Quantile.fit(x)
+        scores = self._marginals.encode(x).astype(np.float64)
+        scores /= np.where(scores.std(axis=0) < 1e-9, 1.0, scores.std(axis=0))
+        correlation = (1 - self.config.shrinkage) * (scores.T @ scores / len(scores))
+        values, vectors = np.linalg.eigh(correlation + self.config.shrinkage * np.eye(len(correlation)))
+        self._root = vectors * np.sqrt(np.clip(values, 0.0, None))
+        self._post = Postprocess(self._spec)
+
+    def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
+        """Correlated normal scores through the inverse marginals."""
+        z = rng.standard_normal((rows, len(self._root))) @ self._root.T
+        return self._post.from_vectors(self._marginals.decode(z), {})
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Spec, quantiles, root of the correlation."""
+        return {"spec": self._spec.model_dump(mode="json")}, {**self._marginals.arrays(), "root": self._root}
+
+    def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Inverse of `state`."""
+        self._spec = DatasetSpec.parse(values["spec"], where="saved spec")
+        self._marginals = Quantile.from_arrays(arrays)
+        self._root = arrays["root"]
+        self._post = Postprocess(self._spec)
+
+
+def _unclipped(spec: DatasetSpec, rows: Mapping[str, Array]) -> Array:
+    from synth_pipeline import envs
+
+    assert spec.environment is not None
+    return envs.make(spec.environment).resettable(rows["observations"], rows["next_observations"])

@@ -1,0 +1,221 @@
+"""Run directories, atomic files, and the one rule of resuming: same inputs and finished -> nothing to do.
+
+A stage writes into its own folder of the run and, last of all, `stage.json` with a hash of everything it was
+made from. The next call compares hashes: equal means `nothing to do`, different or absent means work.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from synth_pipeline import __version__
+from synth_pipeline.errors import ConfigError, ResourceError
+
+PACKAGES = ("torch", "numpy", "zarr", "minari", "gymnasium", "mujoco", "h5py", "scipy", "dask", "prefect")
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make renames inside `directory` durable (a no-op where folders cannot be opened)."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old bytes or the new ones, also after a crash (stage, fsync, rename)."""
+    staged = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    with friendly_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with staged.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(staged, path)
+        finally:
+            staged.unlink(missing_ok=True)
+        fsync_directory(path.parent)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Plain values as readable JSON, written atomically."""
+    write_bytes(path, (json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        ConfigError: When the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file '{path}'") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"'{path}' is not valid JSON", found=str(error), fix="delete the file and run again"
+        ) from None
+
+
+@contextmanager
+def staged_directory(target: Path) -> Iterator[Path]:
+    """A new folder that becomes `target` in one rename when the block succeeds and vanishes when it fails.
+
+    Raises:
+        ConfigError: When `target` exists already.
+    """
+    if target.exists():
+        raise ConfigError(f"'{target}' exists already", fix="choose another name or delete it first")
+    staged = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    with friendly_os_errors(target):
+        staged.mkdir(parents=True)
+        try:
+            yield staged
+            os.replace(staged, target)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        fsync_directory(target.parent)
+
+
+@contextmanager
+def friendly_os_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals (no space, no permission, a file in the way) into our form of error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            folder = _existing_parent(path)
+            free = shutil.disk_usage(folder).free
+            raise ResourceError(
+                f"no space left while writing '{path}'",
+                found=f"{free / 1e6:,.0f} MB free on the disk of '{folder}'",
+                fix="free some space and run the same command again; finished parts are kept",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise ResourceError(
+                f"'{path}' may not be written", found=error.strerror, fix="choose another folder"
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            raise ConfigError(
+                f"'{path}' cannot be a folder: a file stands in the way",
+                found=error.strerror,
+                fix="choose another path",
+            ) from error
+        raise
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Fail before work begins when the disk cannot hold the result.
+
+    Raises:
+        ResourceError: When less than `needed_bytes` plus 5 % is free.
+    """
+    existing = _existing_parent(folder)
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes * 1.05:
+        raise ResourceError(
+            f"the disk of '{existing}' is too small for this",
+            found=f"{free / 1e9:,.2f} GB free",
+            accepted=f"{needed_bytes * 1.05 / 1e9:,.2f} GB",
+            fix="free some space, or ask for fewer rows",
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, stored beside results; never part of an identity."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "missing"
+    return {
+        "synth_pipeline": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+class Run:
+    """One run directory: `config.yaml`, `environment.json` and a folder a stage.
+
+    Args:
+        directory: Where the run lives; created on first use.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __repr__(self) -> str:
+        return f"Run('{self.directory}')"
+
+    def create(self) -> None:
+        """Make the folder and note the machine.
+
+        Raises:
+            ConfigError: When a file stands in the way.
+        """
+        with friendly_os_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        write_json(self.directory / "environment.json", environment())
+
+    def folder(self, stage: str) -> Path:
+        """The folder of one stage (`model`, `store`, `validation`, ...)."""
+        return self.directory / stage
+
+    def finished(self, stage: str, key: str) -> dict[str, Any] | None:
+        """The record of a stage that ended with exactly these inputs, or None when there is work to do."""
+        path = self.folder(stage) / "stage.json"
+        if not path.exists():
+            return None
+        record: dict[str, Any] = read_json(path)
+        return record if record.get("key") == key else None
+
+    def finish(self, stage: str, key: str, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Note that a stage ended; `result` is what it reports when asked again."""
+        record = {"stage": stage, "key": key, **result}
+        write_json(self.folder(stage) / "stage.json", record)
+        return record
+
+
+_SAFE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+def safe_parts(identifier: str, *, kind: str = "id") -> tuple[str, ...]:
+    """The parts of an id that becomes a path; no part may escape its folder.
+
+    Raises:
+        ConfigError: For `..`, absolute paths, empty parts and characters outside letters, digits, `.`, `_`, `-`.
+    """
+    parts = tuple(identifier.split("/"))
+    if not all(_SAFE.match(part) for part in parts):
+        raise ConfigError(
+            f"'{identifier}' cannot be used as a {kind}",
+            found=repr(identifier),
+            accepted="parts of letters, digits, '.', '_' and '-' joined by '/', none starting with a dot",
+        )
+    return parts

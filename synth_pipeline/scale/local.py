@@ -1,0 +1,107 @@
+"""Local processes: map a picklable function over tasks, whatever order they end in, with one thread each.
+
+Results do not depend on the number of workers: a task is a pure function of its argument, and every process
+computes with the same number of threads. A worker that dies (out of memory, kill -9) is replaced; the tasks it
+held are run again, up to `MAX_TRIES` times.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from synth_pipeline.errors import ConfigError, TaskError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+MAX_TRIES = 3
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_tasks(
+    function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int = 1, threads: int = 1
+) -> Iterator[tuple[Task, Result]]:
+    """Run `function` on every task and yield `(task, result)` as they finish.
+
+    Args:
+        function: A module-level (picklable) function.
+        tasks: Picklable arguments.
+        workers: Processes; also 1 runs in a process of its own, so that threads are pinned the same way.
+        threads: Threads that numerical libraries may use in each process.
+
+    Raises:
+        ConfigError: With fewer than one worker.
+        TaskError: When a task killed its worker `MAX_TRIES` times.
+        Exception: What a task raised, unchanged; tasks already finished have been yielded.
+    """
+    if workers < 1:
+        raise ConfigError("at least one worker is needed", found=workers, fix="--workers 1")
+    tries = dict.fromkeys(range(len(tasks)), 0)
+    pending = list(tries)
+    while pending:
+        finished: set[int] = set()
+        try:
+            for index, result in _one_pool(function, tasks, pending, min(workers, len(pending)), threads):
+                finished.add(index)
+                yield tasks[index], result
+        except BrokenProcessPool:
+            pending = [index for index in pending if index not in finished]
+            for index in pending[:workers]:  # only the tasks in front can have been running
+                tries[index] += 1
+                if tries[index] >= MAX_TRIES:
+                    raise TaskError(
+                        f"a worker process died {MAX_TRIES} times on the same task",
+                        found=f"task {tasks[index]}",
+                        fix="out of memory? use fewer --workers; finished parts are kept, run the command again",
+                    ) from None
+        else:
+            return
+
+
+def _one_pool(
+    function: Callable[[Task], Result], tasks: Sequence[Task], pending: list[int], workers: int, threads: int
+) -> Iterator[tuple[int, Result]]:
+    context = multiprocessing.get_context("spawn")
+    with _pinned_threads(threads), ProcessPoolExecutor(workers, mp_context=context) as pool:
+        waiting = iter(pending)
+        running: dict[Future[Result], int] = {}
+        try:
+            while True:
+                # Two tasks a worker in flight: none idles, and a failure is seen before much more is started.
+                for index in waiting:
+                    running[pool.submit(function, tasks[index])] = index
+                    if len(running) >= 2 * workers:
+                        break
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        finally:
+            for future in running:
+                future.cancel()
+
+
+@contextmanager
+def _pinned_threads(threads: int) -> Iterator[None]:
+    """Children inherit the limits before they import any numerical library; this process is left as it was."""
+    before: dict[str, Any] = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,1 @@
+"""The Zarr store: plan, whole shards, commit objects, verified reading. Torch-free."""

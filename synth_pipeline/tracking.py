@@ -1,0 +1,187 @@
+"""Progress for people, metrics for files: one `Progress` for every long phase, one `Tracker` for every number.
+
+On a terminal a bar with rate, ETA and the last values; elsewhere one plain line every few seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
+
+from synth_pipeline.errors import MissingExtraError
+
+console = Console(highlight=False, soft_wrap=True)
+PLAIN_INTERVAL_S = 10.0
+
+
+def say(label: str, text: str) -> None:
+    """One line of a stage's story: a label in the first column, then the text."""
+    console.print(f"[bold]{label:<10}[/bold] ", end="")
+    console.print(text, markup=False)
+
+
+def human(number: float) -> str:
+    """A count that people can read: 950, 12.3 k, 4.6 M."""
+    for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{suffix}"
+    return f"{number:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `0:07`, `12:30` or `3:05:00`."""
+    total = round(seconds)
+    hours, rest = divmod(total, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+
+
+class Progress:
+    """Progress of one long phase.
+
+    Args:
+        label: First column, e.g. `"generate"`.
+        total: How many units the phase has.
+        unit: What is counted, e.g. `"rows"`.
+        start: Units that were finished before (a resumed phase); they do not count for the rate.
+    """
+
+    def __init__(self, label: str, total: int, unit: str, *, start: int = 0) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self._begin, self._start, self._done = time.monotonic(), start, start
+        self._last_line = self._begin
+        self._note = ""
+        self._bar: RichProgress | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stdout.isatty():
+            self._bar = RichProgress(
+                TextColumn("[bold]{task.description:<10}"),
+                BarColumn(24),
+                TextColumn("{task.fields[text]}"),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(self.label, total=self.total, completed=self._start, text="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Since the phase began."""
+        return time.monotonic() - self._begin
+
+    @property
+    def rate(self) -> float:
+        """Units per second of this call."""
+        return (self._done - self._start) / max(self.seconds, 1e-9)
+
+    def advance(self, units: int, note: str = "") -> None:
+        """Count finished units; `note` (e.g. the loss) replaces the last one."""
+        self._done += units
+        self._note = note or self._note
+        text = self._text()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, text=text)
+        elif time.monotonic() - self._last_line >= PLAIN_INTERVAL_S:
+            self._last_line = time.monotonic()
+            say(self.label, text)
+
+    def _text(self) -> str:
+        left = (self.total - self._done) / self.rate if self.rate > 0 else float("inf")
+        eta = duration(left) if left < 1e7 else "?"
+        note = f"  {self._note}" if self._note else ""
+        return f"{human(self._done)}/{human(self.total)} {self.unit}  {human(self.rate)} {self.unit}/s{note}  ETA {eta}"
+
+
+class Tracker(Protocol):
+    """Where numbers over time go."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values at a step."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release."""
+        ...
+
+
+class JsonLines:
+    """The tracker that is always on: one JSON object a line.
+
+    Args:
+        path: File that lines are appended to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """TensorBoard event files.
+
+    Args:
+        directory: Log directory.
+
+    Raises:
+        MissingExtraError: When tensorboard is not installed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            from tensorboard.summary import Writer
+        except ImportError:
+            raise MissingExtraError(
+                "tracking to TensorBoard needs the package tensorboard", fix='pip install "synth-pipeline[tensorboard]"'
+            ) from None
+        self._writer = Writer(str(directory))
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One scalar a value."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush to disk."""
+        self._writer.close()
+
+
+@contextmanager
+def tracking(directory: Path, backend: str = "jsonl") -> Iterator[Tracker]:
+    """The tracker of a stage, closed at the end.
+
+    Args:
+        directory: The stage's folder.
+        backend: `jsonl` or `tensorboard`.
+    """
+    tracker: Tracker = TensorBoard(directory) if backend == "tensorboard" else JsonLines(directory / "metrics.jsonl")
+    try:
+        yield tracker
+    finally:
+        tracker.close()

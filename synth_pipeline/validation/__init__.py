@@ -1,0 +1,1 @@
+"""Three verdicts on synthetic data: fidelity, novelty, utility. Torch-free."""

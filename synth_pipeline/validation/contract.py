@@ -1,0 +1,89 @@
+"""The table contract: exact, over all rows, streamed. A single row that breaks it fails the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from synth_pipeline.data.containers import Transitions
+from synth_pipeline.data.fields import Array, Field
+from synth_pipeline.data.rows import RowSource, chunks
+from synth_pipeline.validation.metric import Measurement
+
+CHUNK = 65_536
+
+
+def contract(
+    rows: RowSource, fields: tuple[Field, ...], terminated: Callable[[Array], Array] | None = None
+) -> list[Measurement]:
+    """Count the rows that break the table contract.
+
+    Args:
+        rows: Every row of the store is read once, chunk by chunk.
+        fields: What each column must be.
+        terminated: The environment's termination function of next observations; None: not checked.
+
+    Returns:
+        `contract.schema` (columns that are missing or misshapen), `contract.finite`, `contract.bounds` and,
+        with a known function, `contract.terminations`: numbers of offending rows.
+    """
+    counts: dict[str, dict[str, int]] = {"schema": {}, "finite": {}, "bounds": {}, "terminations": {}}
+    if len(rows) == 0:
+        counts["schema"]["(rows)"] = 1
+    for chunk in chunks(rows, CHUNK):
+        _check(chunk, fields, terminated, counts)
+    if terminated is None:
+        del counts["terminations"]
+    return [_measurement(name, by_field, len(rows)) for name, by_field in counts.items()]
+
+
+def _check(
+    chunk: Transitions,
+    fields: tuple[Field, ...],
+    terminated: Callable[[Array], Array] | None,
+    counts: dict[str, dict[str, int]],
+) -> None:
+    for field in fields:
+        if field.name not in chunk or chunk[field.name].shape[1:] != field.shape:
+            _add(counts["schema"], field.name, len(chunk) if not field.optional else 0)
+            continue
+        values = chunk[field.name].reshape(len(chunk), -1)
+        if chunk[field.name].dtype != field.dtype:
+            _add(counts["schema"], field.name, len(chunk))
+        _add(counts["finite"], field.name, int((~np.isfinite(values).all(axis=1)).sum()))
+        _add(counts["bounds"], field.name, _out_of_bounds(field, values))
+    if terminated is not None and "terminations" in chunk and "next_observations" in chunk:
+        wrong = terminated(chunk["next_observations"]) != chunk["terminations"]
+        _add(counts["terminations"], "terminations", int(wrong.sum()))
+
+
+def _out_of_bounds(field: Field, values: Array) -> int:
+    bad = np.zeros(len(values), bool)
+    if field.low is not None:
+        bad |= (values < np.asarray(field.low, values.dtype)).any(axis=1)
+    if field.high is not None:
+        bad |= (values > np.asarray(field.high, values.dtype)).any(axis=1)
+    if field.num_categories is not None:
+        bad |= ((values < 0) | (values >= field.num_categories)).any(axis=1)
+    return int(bad.sum())
+
+
+def _add(counts: dict[str, int], name: str, number: int) -> None:
+    if number:
+        counts[name] = counts.get(name, 0) + number
+
+
+def _measurement(name: str, by_field: dict[str, int], total: int) -> Measurement:
+    details: dict[str, Any] = {"fields": by_field, "rows": total}
+    return Measurement(
+        f"contract.{name}",
+        float(sum(by_field.values())),
+        "rows",
+        "lower",
+        (0.0, float("inf")),
+        total,
+        "table contract of the store's schema",
+        details=details,
+    )

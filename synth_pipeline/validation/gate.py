@@ -1,0 +1,140 @@
+"""The gate: rules over measurements, in YAML; a failed rule stops the export and says by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field as Setting
+from pydantic import model_validator
+
+from synth_pipeline import resources
+from synth_pipeline.config import Config, read_yaml
+from synth_pipeline.errors import GateError, unknown_name
+from synth_pipeline.validation.metric import Floor, Measurement
+
+
+class Rule(Config):
+    """One threshold."""
+
+    metric: str = Setting(description="name of a measurement, e.g. 'marginals.mean'")
+    verdict: Literal["fidelity", "novelty", "utility"] = Setting("fidelity", description="which verdict it belongs to")
+    at_least: float | None = Setting(None, description="passes at or above this value")
+    at_most: float | None = Setting(None, description="passes at or below this value")
+    optional: bool = Setting(False, description="passes when the metric cannot be measured on this data")
+    why: str = Setting("", description="one sentence for the report")
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> Rule:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError(f"the rule on '{self.metric}' needs exactly one of at_least and at_most")
+        return self
+
+
+class Suite(Config):
+    """A named list of rules."""
+
+    name: str = Setting(description="name of the suite")
+    description: str = Setting("", description="what it is for")
+    rules: tuple[Rule, ...] = Setting(description="all must pass")
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What one rule said."""
+
+    metric: str
+    verdict: str
+    passed: bool
+    value: float | None
+    threshold: str
+    floor: Floor | None
+    worst_field: str | None
+    why: str
+
+    def sentence(self) -> str:
+        """Metric, field, value, threshold and floor in one line."""
+        value = "not decidable" if self.value is None else f"{self.value:.4g}"
+        floor = f", real against real {self.floor.median:.4g}" if self.floor else ""
+        where = f" (worst: {self.worst_field})" if self.worst_field and not self.passed else ""
+        return f"{self.metric}{where}: {value}, needs {self.threshold}{floor}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a store passed, rule by rule; never one blended number."""
+
+    suite: str
+    passed: bool
+    rules: tuple[RuleResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def failures(self) -> list[RuleResult]:
+        """The rules that failed."""
+        return [rule for rule in self.rules if not rule.passed]
+
+    def require(self, store: str) -> None:
+        """Stop here when the gate failed.
+
+        Raises:
+            GateError: Names every failed rule.
+        """
+        if not self.passed:
+            raise GateError(
+                f"'{store}' did not pass the suite '{self.suite}'",
+                found="; ".join(rule.sentence() for rule in self.failures()),
+                accepted="every rule of the suite",
+                fix="improve the generator, or export with --allow-failed (the card will say so)",
+            )
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """A shipped suite by name, or a YAML file by path.
+
+    Raises:
+        UnknownNameError: For a name that is neither.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return Suite.parse(read_yaml(path), where=str(path))
+    folder = resources.path("validation/suites")
+    known = [file.stem for file in folder.glob("*.yaml")]
+    if name_or_path not in known:
+        raise unknown_name("suite", name_or_path, known)
+    return Suite.parse(read_yaml(folder / f"{name_or_path}.yaml"), where=f"suite '{name_or_path}'")
+
+
+def judge(measurements: Sequence[Measurement], suite: Suite) -> Verdict:
+    """Apply every rule."""
+    by_name = {measurement.metric: measurement for measurement in measurements}
+    results = tuple(_apply(rule, by_name.get(rule.metric)) for rule in suite.rules)
+    return Verdict(suite.name, all(result.passed for result in results), results)
+
+
+def _apply(rule: Rule, measured: Measurement | None) -> RuleResult:
+    threshold = f">= {rule.at_least:g}" if rule.at_least is not None else f"<= {rule.at_most:g}"
+    value = measured.value if measured is not None else None
+    if value is None:
+        passed = rule.optional
+    elif rule.at_least is not None:
+        passed = value >= rule.at_least
+    else:
+        assert rule.at_most is not None
+        passed = value <= rule.at_most
+    floor = measured.floor if measured is not None else None
+    return RuleResult(rule.metric, rule.verdict, passed, value, threshold, floor, _worst_field(measured), rule.why)
+
+
+def _worst_field(measured: Measurement | None) -> str | None:
+    if measured is None:
+        return None
+    if columns := measured.details.get("columns"):
+        return str(min(columns, key=columns.__getitem__))
+    if fields := measured.details.get("fields"):
+        return str(max(fields, key=fields.__getitem__))
+    return None
