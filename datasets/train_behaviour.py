@@ -4,45 +4,43 @@
     python datasets/train_behaviour.py halfcheetah --steps 1000000 --out runs/halfcheetah
     python datasets/pack_behaviours.py runs/halfcheetah          # choose the snapshots that are shipped
 
-The same command resumes. `OUT/<environment>.npz` and `.json` hold the snapshots in the shipped format; `OUT/resume/`
+The same command resumes. `OUT/<environment>.npz` and `.json` hold the snapshots in the shipped format; `OUT/resume.pt`
 holds what a resumed training needs (network and optimiser state, replay buffer) and is never shipped.
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is imported: batches of 16 rows are too small to share
+
 import argparse
 import io
 import json
-import os
-import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 
-from synth_pipeline import runs
+from synth_pipeline import envs, runs
 from synth_pipeline.envs import behaviours
-from synth_pipeline.errors import ConfigError, MissingExtraError, SynthPipelineError, unknown_name
+from synth_pipeline.envs.rollout import rollout
+from synth_pipeline.errors import MissingExtraError, SynthPipelineError
+from synth_pipeline.seeding import Stage
 from synth_pipeline.tracking import Progress, say
 
-GYMNASIUM_IDS = {
-    "hopper": "Hopper-v5",
-    "halfcheetah": "HalfCheetah-v5",
-    "walker2d": "Walker2d-v5",
-    "pendulum": "Pendulum-v1",
-}
 # Small batches with a large step size learn most per second on one core (OpenAI Spinning Up trains SAC this way).
 SETTINGS: dict[str, Any] = {"batch_size": 128, "learning_rate": 1e-3, "gamma": 0.99, "tau": 0.005, "ent_coef": "auto"}
-LEARNING_STARTS = {"pendulum": 500}
 BLOCK = 1000
 LICENCE = "MIT (trained by the project)"
 
 
-def snapshot_steps(total: int) -> list[int]:
-    """Training steps that a snapshot is taken at: dense where returns rise fastest."""
+def snapshot_steps(total: int, every: int | None = None) -> list[int]:
+    """Training steps that a snapshot is taken at: each `every` steps, by default dense where returns rise fastest."""
+    if every is not None:
+        return [*range(every, total, every), total]
     ranges = (range(0, 100_000, 10_000), range(100_000, 300_000, 20_000), range(300_000, total + 1, 50_000))
     steps = {BLOCK, total, *(step for part in ranges for step in part if step)}
     return sorted(step for step in steps if step <= total)
@@ -66,10 +64,10 @@ def make_model(environment: str, steps: int, seed: int) -> Any:
     torch.set_num_threads(1)
     return _stable_baselines().SAC(
         "MlpPolicy",
-        gymnasium.make(GYMNASIUM_IDS[environment]),
+        envs.make(environment).make(),
         policy_kwargs={"net_arch": [256, 256], "activation_fn": torch.nn.ReLU},
-        learning_starts=LEARNING_STARTS.get(environment, 10_000),
-        buffer_size=min(steps, 1_000_000),
+        learning_starts=min(10_000, steps // 20),
+        buffer_size=1_000_000,
         seed=seed,
         device="cpu",
         **SETTINGS,
@@ -87,35 +85,17 @@ def actor_parameters(model: Any) -> dict[str, np.ndarray[Any, Any]]:
     return arrays
 
 
-def returns(environment: str, actor: behaviours.SacActor, episodes: int, seed: int) -> tuple[list[float], list[int]]:
-    """Returns and lengths of whole episodes, side by side in `episodes` simulators."""
-    simulators = [gymnasium.make(GYMNASIUM_IDS[environment]) for _ in range(episodes)]
-    observations = np.stack([sim.reset(seed=seed + i)[0] for i, sim in enumerate(simulators)])
-    rng = np.random.default_rng(seed)
-    totals, lengths = [0.0] * episodes, [0] * episodes
-    running = list(range(episodes))
-    while running:
-        actions = actor.act(observations[running], rng)
-        for i, action in zip(list(running), actions, strict=True):
-            observations[i], reward, terminated, truncated, _ = simulators[i].step(action)
-            totals[i] += float(reward)
-            lengths[i] += 1
-            if terminated or truncated:
-                running.remove(i)
-    return totals, lengths
-
-
 def score(environment: str, arrays: dict[str, np.ndarray[Any, Any]], steps: int, episodes: int = 10) -> dict[str, Any]:
     """One entry of the JSON beside the weights, measured with the float16 weights."""
-    space = gymnasium.make(GYMNASIUM_IDS[environment]).action_space
-    assert isinstance(space, gymnasium.spaces.Box)
+    model = envs.make(environment)
+    bounds = {"low": model.spec.action.low, "high": model.spec.action.high}
     entry: dict[str, Any] = {"environment_steps": steps, "episodes": episodes}
     for kind in ("stochastic", "deterministic"):
-        actor = behaviours.SacActor(arrays, low=space.low, high=space.high, stochastic=kind == "stochastic")
-        totals, lengths = returns(environment, actor, episodes, seed=steps)
-        entry[f"{kind}_return"] = round(float(np.mean(totals)), 1)
-        entry[f"{kind}_std"] = round(float(np.std(totals)), 1)
-        entry[f"{kind}_length"] = round(float(np.mean(lengths)), 1)
+        actor = behaviours.SacActor(arrays, **bounds, stochastic=kind == "stochastic")
+        found = rollout(model, actor, episodes=episodes, seed=steps, stage=Stage.EVALUATE, lanes=episodes)
+        entry[f"{kind}_return"] = round(float(found.returns.mean()), 1)
+        entry[f"{kind}_std"] = round(float(found.returns.std()), 1)
+        entry[f"{kind}_length"] = round(float(found.lengths.mean()), 1)
     return entry
 
 
@@ -133,7 +113,7 @@ class Snapshots:
         self.weights, self.scores = out / f"{environment}.npz", out / f"{environment}.json"
         versions = {name: version(name) for name in ("mujoco", "gymnasium")}
         self.recipe: dict[str, Any] = {
-            "environment": GYMNASIUM_IDS[environment],
+            "environment": envs.make(environment).spec.gymnasium_id,
             "algorithm": "SAC",
             "network": "2 x 256 ReLU, tanh-squashed Gaussian, log std clipped to [-20, 2]",
             "licence": LICENCE,
@@ -162,58 +142,51 @@ class Snapshots:
         return entry
 
 
-def save_state(model: Any, folder: Path) -> None:
-    """Everything that a resumed training needs, replaced as a whole; plain tensors and arrays, no pickled objects."""
+def save_state(model: Any, path: Path) -> None:
+    """Everything that a resumed training needs, as plain tensors in one file, replaced at one stroke."""
     import torch
 
-    staged = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
-    learner = {**model.get_parameters(), "log_ent_coef": model.log_ent_coef.detach()}
-    torch.save(learner, staged / "learner.pt")
     buffer = model.replay_buffer
     used = buffer.buffer_size if buffer.full else buffer.pos
-    arrays = {name: array[:used] for name, array in vars(buffer).items() if isinstance(array, np.ndarray)}
-    np.savez(staged / "replay.npz", **arrays)
-    runs.write_json(staged / "progress.json", {"steps": model.num_timesteps, "pos": buffer.pos, "full": buffer.full})
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(staged, folder)
+    arrays = {name: array for name, array in vars(buffer).items() if isinstance(array, np.ndarray)}
+    state = {
+        "learner": model.get_parameters(),
+        "log_ent_coef": model.log_ent_coef.detach(),
+        "replay": {name: torch.from_numpy(array[:used]) for name, array in arrays.items()},
+        "position": {"pos": buffer.pos, "full": buffer.full, "steps": model.num_timesteps},
+    }
+    staged = path.with_suffix(".partial")
+    torch.save(state, staged)
+    os.replace(staged, path)
 
 
-def load_state(model: Any, folder: Path) -> None:
+def load_state(model: Any, path: Path) -> None:
     """Put a saved state into a fresh learner; the simulator itself starts a new episode."""
     import torch
 
-    progress = runs.read_json(folder / "progress.json")
-    learner = torch.load(folder / "learner.pt", weights_only=True)
-    model.log_ent_coef.data.copy_(learner.pop("log_ent_coef"))
-    model.set_parameters(learner, device="cpu")
-    buffer = model.replay_buffer
-    with np.load(folder / "replay.npz", allow_pickle=False) as arrays:
-        for name in arrays.files:
-            target = getattr(buffer, name)
-            if len(arrays[name]) > len(target):
-                raise ConfigError("the saved replay buffer is larger than the new one", fix="raise --steps")
-            target[: len(arrays[name])] = arrays[name]
-    buffer.pos, buffer.full = progress["pos"], progress["full"]
-    model.num_timesteps = progress["steps"]
+    state = torch.load(path, weights_only=True)
+    model.set_parameters(state["learner"], device="cpu")
+    model.log_ent_coef.data.copy_(state["log_ent_coef"])
+    buffer, position = model.replay_buffer, state["position"]
+    for name, kept in state["replay"].items():
+        getattr(buffer, name)[: len(kept)] = kept.numpy()
+    buffer.pos, buffer.full = position["pos"], position["full"]
+    model.num_timesteps = position["steps"]
 
 
-def train(environment: str, steps: int, out: Path, seed: int) -> None:
+def train(environment: str, steps: int, out: Path, *, seed: int = 0, every: int | None = None) -> None:
     """Train to `steps` environment steps, saving a snapshot and the state at each of `snapshot_steps`.
 
     Raises:
-        UnknownNameError: For an environment that is not trained on.
+        UnknownNameError: For an environment that does not exist.
         MissingExtraError: When stable-baselines3 is not installed.
     """
-    if environment not in GYMNASIUM_IDS:
-        raise unknown_name("environment to train on", environment, GYMNASIUM_IDS)
     model = make_model(environment, steps, seed)
-    snapshots, resume = Snapshots(out, environment, seed), out / "resume"
+    snapshots, resume = Snapshots(out, environment, seed), out / "resume.pt"
     if resume.exists():
         load_state(model, resume)
         say("resume", f"at {model.num_timesteps:,} of {steps:,} steps")
-    due = [step for step in snapshot_steps(steps) if step > model.num_timesteps]
+    due = [step for step in snapshot_steps(steps, every) if step > model.num_timesteps]
     if not due:
         say("train", f"nothing to do: {out} holds {model.num_timesteps:,} steps already")
     with Progress("train", steps, "steps", start=model.num_timesteps) as progress:
@@ -231,13 +204,14 @@ def train(environment: str, steps: int, out: Path, seed: int) -> None:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("environment", help=", ".join(GYMNASIUM_IDS))
+    parser.add_argument("environment", help=", ".join(envs.ENVIRONMENTS.names()))
     parser.add_argument("--steps", type=int, default=1_000_000, help="environment steps in all")
     parser.add_argument("--out", type=Path, required=True, help="folder of this training run")
+    parser.add_argument("--every", type=int, help="steps between snapshots; by default dense at first")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     try:
-        train(options.environment, options.steps, options.out, options.seed)
+        train(options.environment, options.steps, options.out, seed=options.seed, every=options.every)
     except SynthPipelineError as error:
         print(error.render(), file=sys.stderr)
         return error.exit_code

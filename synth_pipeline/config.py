@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from synth_pipeline.errors import ConfigError, nearest
 
@@ -39,50 +42,86 @@ class Config(BaseModel):
         """A copy with some fields changed and everything checked again."""
         return type(self).parse({**self.model_dump(), **changes}, where=type(self).__name__)
 
+    def plain(self) -> dict[str, Any]:
+        """Plain JSON values that `parse` reads back; infinities become strings, which strict JSON can hold."""
+        values: dict[str, Any] = json.loads(self.model_dump_json())
+        return values
+
 
 def _explain(error: ValidationError, model: type[BaseModel], where: str) -> ConfigError:
-    first = error.errors()[0]
+    # A misspelt key also leaves the right one missing: the misspelling is what the user has to hear about.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     path = [str(part) for part in first["loc"]]
     key = ".".join(path) or "(top level)"
     if first["type"] == "extra_forbidden":
-        known = _keys_at(model, path[:-1])
+        known = sorted({name for kind in _walk(model, path[:-1])[0] for name in kind.model_fields})
         guess = nearest(path[-1], known)
-        prefix = ".".join(path[:-1])
-        full = f"{prefix}.{guess}" if prefix and guess else guess
         return ConfigError(
             f"{where}: unknown key '{key}'",
-            found=f"{key} = {first['input']!r}",
-            accepted=", ".join(sorted(known)),
-            fix=f"did you mean '{full}'?" if guess else "remove the key",
+            found=f"{key} = {_short(first['input'])}",
+            accepted=", ".join(known) if known else "no key at all",
+            fix=f"did you mean '{'.'.join([*path[:-1], guess])}'?" if guess else "remove the key",
         )
-    field = _field_at(model, path)
+    field = _walk(model, path)[1]
     meaning = f" ({field.description})" if field is not None and field.description else ""
+    context = first.get("ctx", {})
+    choices = re.findall(r"'([^']*)'", str(context.get("expected", context.get("expected_tags", ""))))
+    named = nearest(str(context.get("tag", first["input"])), choices)
     return ConfigError(
         f"{where}: '{key}' cannot be used",
-        found=repr(first["input"]),
-        accepted=f"{first['msg']}{meaning}",
-        fix=f"set {key}=VALUE",
+        found="nothing" if first["type"] == "missing" else _short(first["input"]),
+        accepted=f"{first['msg'].removeprefix('Value error, ')}{meaning}",
+        fix=f"did you mean '{named}'?" if named else f"set {key}=VALUE" if path else None,
     )
 
 
-def _field_at(model: type[BaseModel], path: list[str]) -> Any:
-    field: Any = None
-    current: Any = model
-    for part in path:
-        fields = getattr(current, "model_fields", {})
-        if part not in fields:
-            return field
-        field = fields[part]
-        current = field.annotation
-    return field
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 160 else f"{text[:157]}..."
 
 
-def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    current: Any = model
+def _walk(model: type[BaseModel], path: list[str]) -> tuple[list[type[BaseModel]], FieldInfo | None]:
+    """The models that may stand at `path`, and the last field on the way; indices and union tags are stepped over."""
+    models: list[type[BaseModel]] = [model]
+    field: FieldInfo | None = None
     for part in path:
-        field = getattr(current, "model_fields", {}).get(part)
-        current = field.annotation if field is not None else current
-    return list(getattr(current, "model_fields", {}))
+        tagged = [kind for kind in models if part in _tags(kind)] if len(models) > 1 else []
+        hits = [kind.model_fields[part] for kind in models if part in kind.model_fields]
+        if tagged:
+            models = tagged
+        elif hits:
+            field = hits[0]
+            models = _models(field.annotation)
+    return models, field
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def _tags(model: type[BaseModel]) -> set[str]:
+    literals = [get_args(f.annotation) for f in model.model_fields.values() if get_origin(f.annotation) is Literal]
+    return {model.__name__, *(str(value) for values in literals if len(values) == 1 for value in values)}
+
+
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Raises:
+        ConfigError: When the file is missing, a folder, not readable, or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"there is no file '{path}'", fix="check the path") from None
+    except IsADirectoryError:
+        raise ConfigError(f"'{path}' is a folder, not a file", fix=f"name a file, e.g. {path}/config.yaml") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"'{path}' is not a text file", found=str(error), accepted="UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be read", found=error.strerror, accepted="a readable file") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -91,13 +130,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: When the file is missing, a folder, not YAML, or not a mapping.
     """
-    if path.is_dir():
-        raise ConfigError(f"'{path}' is a folder, not a YAML file", fix=f"name a file, e.g. {path}/config.yaml")
+    text = read_text(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file '{path}'", fix="check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise ConfigError(f"'{path}' is not valid YAML", found=str(error).splitlines()[0]) from None
     if not isinstance(values, dict):
         raise ConfigError(f"'{path}' does not hold a mapping", found=type(values).__name__, accepted="key: value lines")
@@ -115,7 +151,7 @@ def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, An
     Raises:
         ConfigError: When a setting has no `=`, or goes through something that is not a mapping.
     """
-    result: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    result: dict[str, Any] = copy.deepcopy(dict(values))
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator or not key:
@@ -136,7 +172,7 @@ def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, An
 def canonical(value: Any) -> bytes:
     """The one byte form of plain values that hashes are taken over (sorted keys, no spaces)."""
     if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
+        value = json.loads(value.model_dump_json())
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 

@@ -108,9 +108,10 @@ class TaskError(SynthPipelineError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest to `name`, or None when nothing is close."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
-    return match[0] if match else None
+    """The known name closest to `name` (upper and lower case count as equal), or None when nothing is close."""
+    names = {candidate.casefold(): candidate for candidate in known}
+    match = difflib.get_close_matches(name.casefold(), list(names), n=1, cutoff=0.55)
+    return names[match[0]] if match else None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, fix: str | None = None) -> UnknownNameError:

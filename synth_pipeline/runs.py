@@ -7,6 +7,7 @@ made from. The next call compares hashes: equal means `nothing to do`, different
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from synth_pipeline import __version__
+from synth_pipeline.config import read_text
 from synth_pipeline.errors import ConfigError, ResourceError
 
 PACKAGES = ("torch", "numpy", "zarr", "minari", "gymnasium", "mujoco", "h5py", "scipy", "dask", "prefect")
@@ -62,16 +64,21 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        ConfigError: When the file is missing or not JSON.
+        ConfigError: When the file is missing, not readable, or not JSON.
     """
+    text = read_text(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file '{path}'") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
         raise ConfigError(
             f"'{path}' is not valid JSON", found=str(error), fix="delete the file and run again"
         ) from None
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 (hex) of a file, streamed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -81,10 +88,10 @@ def staged_directory(target: Path) -> Iterator[Path]:
     Raises:
         ConfigError: When `target` exists already.
     """
-    if target.exists():
-        raise ConfigError(f"'{target}' exists already", fix="choose another name or delete it first")
     staged = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     with friendly_os_errors(target):
+        if target.exists():
+            raise ConfigError(f"'{target}' exists already", fix="choose another name or delete it first")
         staged.mkdir(parents=True)
         try:
             yield staged
@@ -96,7 +103,10 @@ def staged_directory(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def friendly_os_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals (no space, no permission, a file in the way) into our form of error."""
+    """Turn the operating system's refusals (no space, no permission, a file in the way) into our form of error.
+
+    Any other `OSError` passes unchanged.
+    """
     try:
         yield
     except OSError as error:
@@ -108,15 +118,21 @@ def friendly_os_errors(path: Path) -> Iterator[None]:
                 found=f"{free / 1e6:,.0f} MB free on the disk of '{folder}'",
                 fix="free some space and run the same command again; finished parts are kept",
             ) from error
+        place = error.filename2 or error.filename or path
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise ResourceError(
-                f"'{path}' may not be written", found=error.strerror, fix="choose another folder"
+                f"'{place}' may not be written", found=error.strerror, fix="choose another folder"
             ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY):
             raise ConfigError(
-                f"'{path}' cannot be a folder: a file stands in the way",
+                f"'{place}' cannot be written: something else stands in the way",
                 found=error.strerror,
+                accepted="a path that does not run through a file or end at a folder",
                 fix="choose another path",
+            ) from error
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ConfigError(
+                f"'{place}' is no usable path", found=error.strerror, fix="choose a shorter path"
             ) from error
         raise
 
@@ -188,11 +204,22 @@ class Run:
         return self.directory / stage
 
     def finished(self, stage: str, key: str) -> dict[str, Any] | None:
-        """The record of a stage that ended with exactly these inputs, or None when there is work to do."""
+        """The record of a stage that ended with exactly these inputs, or None when there is work to do.
+
+        Raises:
+            ConfigError: When the record is damaged.
+        """
         path = self.folder(stage) / "stage.json"
         if not path.exists():
             return None
-        record: dict[str, Any] = read_json(path)
+        record = read_json(path)
+        if not isinstance(record, dict):
+            raise ConfigError(
+                f"'{path}' is not the record of a stage",
+                found=type(record).__name__,
+                accepted="a JSON object",
+                fix="delete the file and run again",
+            )
         return record if record.get("key") == key else None
 
     def finish(self, stage: str, key: str, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,7 +229,7 @@ class Run:
         return record
 
 
-_SAFE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def safe_parts(identifier: str, *, kind: str = "id") -> tuple[str, ...]:
@@ -212,7 +239,7 @@ def safe_parts(identifier: str, *, kind: str = "id") -> tuple[str, ...]:
         ConfigError: For `..`, absolute paths, empty parts and characters outside letters, digits, `.`, `_`, `-`.
     """
     parts = tuple(identifier.split("/"))
-    if not all(_SAFE.match(part) for part in parts):
+    if not all(_SAFE.fullmatch(part) for part in parts):
         raise ConfigError(
             f"'{identifier}' cannot be used as a {kind}",
             found=repr(identifier),

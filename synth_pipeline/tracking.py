@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-from synth_pipeline.errors import MissingExtraError
+from synth_pipeline.errors import MissingExtraError, unknown_name
 
 console = Console(highlight=False, soft_wrap=True)
 PLAIN_INTERVAL_S = 10.0
@@ -33,7 +33,7 @@ def say(label: str, text: str) -> None:
 def human(number: float) -> str:
     """A count that people can read: 950, 12.3 k, 4.6 M."""
     for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(number) >= size:
+        if abs(number) >= 0.9995 * size:  # what rounds to 1000 of the smaller unit is 1 of this one
             return f"{number / size:.3g}{suffix}"
     return f"{number:.3g}"
 
@@ -58,7 +58,7 @@ class Progress:
 
     def __init__(self, label: str, total: int, unit: str, *, start: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self._begin, self._start, self._done = time.monotonic(), start, start
+        self._begin, self._start, self._count = time.monotonic(), start, start
         self._last_line = self._begin
         self._note = ""
         self._bar: RichProgress | None = None
@@ -90,24 +90,26 @@ class Progress:
     @property
     def rate(self) -> float:
         """Units per second of this call."""
-        return (self._done - self._start) / max(self.seconds, 1e-9)
+        return (self._count - self._start) / max(self.seconds, 1e-9)
 
     def advance(self, units: int, note: str = "") -> None:
         """Count finished units; `note` (e.g. the loss) replaces the last one."""
-        self._done += units
+        self._count += units
         self._note = note or self._note
         text = self._text()
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, text=text)
+            self._bar.update(self._task, completed=self._count, text=text)
         elif time.monotonic() - self._last_line >= PLAIN_INTERVAL_S:
             self._last_line = time.monotonic()
             say(self.label, text)
 
     def _text(self) -> str:
-        left = (self.total - self._done) / self.rate if self.rate > 0 else float("inf")
+        left = max(self.total - self._count, 0) / self.rate if self.rate > 0 else float("inf")
         eta = duration(left) if left < 1e7 else "?"
         note = f"  {self._note}" if self._note else ""
-        return f"{human(self._done)}/{human(self.total)} {self.unit}  {human(self.rate)} {self.unit}/s{note}  ETA {eta}"
+        return (
+            f"{human(self._count)}/{human(self.total)} {self.unit}  {human(self.rate)} {self.unit}/s{note}  ETA {eta}"
+        )
 
 
 class Tracker(Protocol):
@@ -135,7 +137,7 @@ class JsonLines:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.write(json.dumps({"step": step, **{name: float(value) for name, value in values.items()}}) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -179,9 +181,46 @@ def tracking(directory: Path, backend: str = "jsonl") -> Iterator[Tracker]:
     Args:
         directory: The stage's folder.
         backend: `jsonl` or `tensorboard`.
+
+    Raises:
+        UnknownNameError: For another back-end.
+        MissingExtraError: When the back-end's package is not installed.
     """
+    if backend not in ("jsonl", "tensorboard"):
+        raise unknown_name("tracking back-end", backend, ("jsonl", "tensorboard"))
     tracker: Tracker = TensorBoard(directory) if backend == "tensorboard" else JsonLines(directory / "metrics.jsonl")
     try:
         yield tracker
     finally:
         tracker.close()
+
+
+class FitProgress:
+    """Progress of a fit, as the callback `report(step, total, values)` of generators: a bar, and a line of metrics.
+
+    Args:
+        tracker: Where the values go.
+        label: First column.
+    """
+
+    def __init__(self, tracker: Tracker, label: str = "train") -> None:
+        self._tracker, self._label = tracker, label
+        self._progress: Progress | None = None
+        self._step = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(kind, error, trace)
+
+    def __call__(self, step: int, total: int, values: Mapping[str, float]) -> None:
+        """Record the values at a step of `total`."""
+        if self._progress is None:
+            self._progress = Progress(self._label, total, "steps").__enter__()
+        self._tracker.log(step, values)
+        self._progress.advance(step - self._step, "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        self._step = step

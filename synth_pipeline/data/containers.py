@@ -95,6 +95,11 @@ class Episodes:
                 found=f"{len(self.final_observations)} for {len(starts) - 1} episodes",
             )
         for name, column in self.columns.items():
+            if name in ("observations", "next_observations"):
+                raise SourceError(
+                    f"'{name}' cannot be a further column of episodes",
+                    fix="give observations and final_observations; next observations follow from them",
+                )
             if len(column) != len(self.observations):
                 raise SourceError(
                     f"column '{name}' has another length than the observations",

@@ -16,7 +16,7 @@ from pydantic import Field as Setting
 from pydantic import model_validator
 
 from synth_pipeline.config import Config
-from synth_pipeline.errors import ConfigError, unknown_name
+from synth_pipeline.errors import ConfigError, SourceError, unknown_name
 
 Array = npt.NDArray[Any]
 Kind = Literal["continuous", "binary", "categorical", "token", "image", "index"]
@@ -47,6 +47,8 @@ class Field(Config):
         for bound in (self.low, self.high):
             if bound is not None and len(bound) != self.size:
                 raise ValueError(f"{self.name}: bounds have {len(bound)} components, the shape has {self.size}")
+        if any(not low <= high for low, high in zip(self.low or (), self.high or (), strict=False)):
+            raise ValueError(f"{self.name}: a lower bound lies above its upper bound, or is not a number")
         if self.clip and (self.low is None or self.high is None):
             raise ValueError(f"{self.name}: clip needs both bounds")
         if (self.kind == "categorical") != (self.num_categories is not None):
@@ -84,7 +86,7 @@ class Layout:
         fields: The columns in order; continuous, binary and categorical ones.
 
     Raises:
-        ConfigError: For kinds that have no place in a vector (tokens, images, row ids) and for a name that stands twice.
+        ConfigError: For kinds that have no place in a vector (tokens, images, row ids), or a name that stands twice.
     """
 
     def __init__(self, fields: tuple[Field, ...]) -> None:
@@ -118,6 +120,7 @@ class Layout:
 
         Raises:
             UnknownNameError: When a field of the layout is missing from the columns.
+            SourceError: When a column has another shape than its field, or a class that does not exist.
         """
         missing = [field.name for field in self.fields if field.name not in columns]
         if missing:
@@ -137,7 +140,17 @@ class Layout:
     @staticmethod
     def _encode(field: Field, values: Array) -> Array:
         lead = values.shape[: values.ndim - len(field.shape)]
+        if values.shape[len(lead) :] != field.shape:
+            raise SourceError(
+                f"column '{field.name}' has the wrong shape", found=values.shape, accepted=("rows", *field.shape)
+            )
         if field.num_categories:
+            if np.any((values < 0) | (values >= field.num_categories)):
+                raise SourceError(
+                    f"column '{field.name}' holds a class that does not exist",
+                    found=f"{values.min()} to {values.max()}",
+                    accepted=f"0 to {field.num_categories - 1}",
+                )
             return np.eye(field.num_categories, dtype=np.float32)[values].reshape(*lead, field.width)
         return np.asarray(values.reshape(*lead, field.width), np.float32)
 

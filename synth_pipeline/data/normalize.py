@@ -6,7 +6,7 @@ methods that need physical half-spaces (barriers, value gradients in physical un
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from synth_pipeline.data.fields import Array
-from synth_pipeline.errors import CheckpointError
+from synth_pipeline.errors import CheckpointError, SourceError
 from synth_pipeline.registry import Registry
 
 Floats = npt.NDArray[np.float64]
-CONSTANT = 1e-6  # a channel whose spread is below this is constant up to float32 rounding
+CONSTANT = 1e-6  # a channel whose spread is below this, or this share of its size, is constant up to float32 rounding
 
 
 class Normalizer(Protocol):
@@ -29,7 +29,11 @@ class Normalizer(Protocol):
 
     @classmethod
     def fit(cls, x: Array, *, exempt: npt.NDArray[np.bool_] | None = None) -> Self:
-        """Fit on real rows `[n, channels]`; `exempt` channels pass unchanged."""
+        """Fit on real rows `[n, channels]`; `exempt` channels pass unchanged.
+
+        Raises:
+            SourceError: Without rows, or with NaN or infinity in them.
+        """
         ...
 
     def encode(self, x: Array) -> npt.NDArray[np.float32]:
@@ -94,8 +98,8 @@ class Standard(Affine):
     @classmethod
     def fit(cls, x: Array, *, exempt: npt.NDArray[np.bool_] | None = None) -> Self:
         """Mean and standard deviation of `[n, channels]`."""
-        values = np.asarray(x, np.float64)
-        return cls(*_exempted(values.mean(axis=0), _spread(values.std(axis=0)), exempt))
+        values = _checked(x)
+        return cls(*_exempted(values.mean(axis=0), _spread(values.std(axis=0), values), exempt))
 
 
 @dataclass(frozen=True)
@@ -107,18 +111,21 @@ class MinMax(Affine):
     @classmethod
     def fit(cls, x: Array, *, exempt: npt.NDArray[np.bool_] | None = None) -> Self:
         """Middle and half range of `[n, channels]`."""
-        values = np.asarray(x, np.float64)
+        values = _checked(x)
         low, high = values.min(axis=0), values.max(axis=0)
-        return cls(*_exempted((low + high) / 2, _spread((high - low) / 2), exempt))
+        return cls(*_exempted((low + high) / 2, _spread((high - low) / 2, values), exempt))
 
 
 @dataclass(frozen=True)
 class Quantile:
     """Each channel through its empirical quantiles to N(0, 1); the inverse stays inside the observed range.
 
+    An atom (rewards of 0 and 1, flags, clipped velocities) is a run of equal knots: it owns an interval of scores as
+    wide as its share, so that N(0, 1) decodes to it as often as the data hold it; it is encoded as the run's mean.
+
     Attributes:
-        knots: `[channels, k]`, physical values at equally spaced probabilities, minimum to maximum, strictly rising.
-        normal: `[channels, k]`, standard normal quantiles of the knots' probabilities.
+        knots: `[channels, k]`, physical values at equally spaced probabilities, minimum to maximum.
+        normal: `[k]`, standard normal quantiles of the knots' probabilities, strictly rising.
         passed: `[channels]`, true where a channel passes unchanged.
     """
 
@@ -131,37 +138,37 @@ class Quantile:
 
     @classmethod
     def fit(cls, x: Array, *, exempt: npt.NDArray[np.bool_] | None = None) -> Self:
-        """Empirical quantiles of `[n, channels]`; ties share one knot at the middle of their probabilities."""
+        """Empirical quantiles of `[n, channels]`."""
         from scipy.special import ndtri
 
-        values = np.asarray(x, np.float64)
-        channels = values.shape[1]
-        count = min(cls.NUM_KNOTS, len(values))
-        probability = np.linspace(0.0, 1.0, count)
-        knots = np.quantile(values, probability, axis=0).T.copy()
+        values = _checked(x)
+        probability = np.linspace(0.0, 1.0, min(cls.NUM_KNOTS, len(values)))
+        knots = np.ascontiguousarray(np.quantile(values, probability, axis=0).T)
         half_rank = 0.5 / len(values)  # the extremes stand half a rank inside (0, 1), so their scores are finite
-        normal = np.tile(ndtri(half_rank + (1 - 2 * half_rank) * probability), (channels, 1))
-        for channel in range(channels):
-            _share_ties(knots[channel], normal[channel])
-        passed = np.zeros(channels, bool) if exempt is None else np.asarray(exempt, bool)
+        normal = ndtri(half_rank + (1 - 2 * half_rank) * probability)
+        passed = np.zeros(values.shape[1], bool) if exempt is None else np.asarray(exempt, bool)
         return cls(knots, normal, passed)
 
     def encode(self, x: Array) -> npt.NDArray[np.float32]:
         """Physical -> normal scores; values outside the knots get the outermost score."""
-        return self._map(x, self.knots, self.normal)
+        return self._map(x, self._scores)
 
     def decode(self, z: Array) -> npt.NDArray[np.float32]:
         """Normal scores -> physical, inside the observed range."""
-        return self._map(z, self.normal, self.knots)
+        return self._map(z, lambda scores, knots: np.interp(scores, self.normal, knots))
 
-    def _map(self, x: Array, source: Floats, target: Floats) -> npt.NDArray[np.float32]:
+    def _scores(self, values: Floats, knots: Floats) -> Floats:
+        first, last = np.searchsorted(knots, values, "left"), np.searchsorted(knots, values, "right")
+        sums = np.concatenate([[0.0], np.cumsum(self.normal)])
+        mean = (sums[last] - sums[first]) / np.maximum(last - first, 1)
+        # Beside an atom the interpolation starts at the edge of its run, which keeps the map monotone and invertible.
+        return np.where(last - first > 1, mean, np.interp(values, knots, self.normal))
+
+    def _map(self, x: Array, function: Callable[[Floats, Floats], Floats]) -> npt.NDArray[np.float32]:
         values = np.asarray(x, np.float64)
-        result = np.empty_like(values)
-        for channel in range(values.shape[-1]):
-            if self.passed[channel]:
-                result[..., channel] = values[..., channel]
-            else:
-                result[..., channel] = np.interp(values[..., channel], source[channel], target[channel])
+        result = values.copy()
+        for channel in np.flatnonzero(~self.passed):
+            result[..., channel] = function(values[..., channel], self.knots[channel])
         return result.astype(np.float32)
 
     def arrays(self) -> dict[str, Array]:
@@ -181,29 +188,28 @@ NORMALIZERS = Registry(
 )
 
 
-def _spread(scale: Floats) -> Floats:
-    return np.where(scale < CONSTANT, 1.0, scale)
+def _checked(x: Array) -> Floats:
+    values = np.asarray(x, np.float64)
+    if not len(values):
+        raise SourceError("a normalizer needs at least one row", found="no rows")
+    bad = ~np.isfinite(values).all(axis=0)
+    if bad.any():
+        raise SourceError(
+            "a normalizer cannot be fitted on NaN or infinity",
+            found=f"channels {', '.join(map(str, np.flatnonzero(bad)))}",
+            accepted="finite numbers",
+        )
+    return values
+
+
+def _spread(scale: Floats, values: Floats) -> Floats:
+    return np.where(scale < CONSTANT * np.maximum(1.0, np.abs(values).max(axis=0)), 1.0, scale)
 
 
 def _exempted(shift: Floats, scale: Floats, exempt: npt.NDArray[np.bool_] | None) -> tuple[Floats, Floats]:
     if exempt is None:
         return shift, scale
     return np.where(exempt, 0.0, shift), np.where(exempt, 1.0, scale)
-
-
-def _share_ties(knots: Floats, normal: Floats) -> None:
-    """In place: runs of equal knots get one score, and knots rise by one float32 step so that np.interp inverts.
-
-    Without this a column with an atom (rewards of 0 and 1, clipped velocities) would come back at either end of
-    its run, depending on which of the equal knots the search happened to meet.
-    """
-    values, first, counts = np.unique(knots, return_index=True, return_counts=True)
-    for start, count in zip(first[counts > 1], counts[counts > 1], strict=True):
-        normal[start : start + count] = normal[start : start + count].mean()
-    if len(values) < len(knots):
-        tiny = np.maximum(np.abs(knots), 1.0) * 1e-12
-        knots += np.arange(len(knots)) * tiny
-        normal += np.arange(len(normal)) * 1e-9
 
 
 def _required(arrays: Mapping[str, Array], *names: str) -> list[Array]:

@@ -12,7 +12,7 @@ from synth_pipeline.config import Config
 from synth_pipeline.data.fields import Field
 from synth_pipeline.errors import unknown_name
 
-ID_PATTERN = re.compile(r"^(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+$")
+ID_PATTERN = re.compile(r"(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+")
 
 
 class DatasetSpec(Config):
@@ -30,7 +30,7 @@ class DatasetSpec(Config):
     @field_validator("dataset_id")
     @classmethod
     def _safe_id(cls, value: str) -> str:
-        if not ID_PATTERN.match(value):
+        if not ID_PATTERN.fullmatch(value):
             raise ValueError("ids are parts of letters, digits, '_' and '-' joined by '/'")
         return value
 

@@ -39,8 +39,10 @@ def split_episodes(num_episodes: int, *, fraction: float = HELD_OUT, seed: int =
         seed: Seed of the run.
 
     Raises:
-        ConfigError: With fewer than two episodes nothing can be held out.
+        ConfigError: With fewer than two episodes, where nothing can be held out, or a share outside (0, 1).
     """
+    if not 0.0 < fraction < 1.0:
+        raise ConfigError("the held-out share must lie between 0 and 1", found=fraction, fix="--set held_out=0.1")
     if num_episodes < 2:
         raise ConfigError(
             "one episode cannot be split",
@@ -71,7 +73,8 @@ def split_dataset(dataset: Dataset, *, fraction: float = HELD_OUT, seed: int = 0
     if episodes is None or len(episodes) < 2:
         return SplitData(dataset, None, None)
     split = split_episodes(len(episodes), fraction=fraction, seed=seed)
+    original = np.arange(len(episodes)) if dataset.episode_ids is None else dataset.episode_ids
     train, held_out = (
-        Dataset(dataset.spec, episodes.take(ids), episode_ids=ids) for ids in (split.train, split.held_out)
+        Dataset(dataset.spec, episodes.take(ids), episode_ids=original[ids]) for ids in (split.train, split.held_out)
     )
     return SplitData(train, held_out, split)

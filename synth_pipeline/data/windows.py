@@ -65,8 +65,7 @@ def gather(episodes: Episodes, starts: Integers, horizon: int) -> Segments:
 
 
 def _masked(values: Array, mask: npt.NDArray[np.bool_]) -> Array:
-    result: Array = values * mask.reshape(*mask.shape, *[1] * (values.ndim - 2)).astype(values.dtype)
-    return result
+    return np.where(mask.reshape(*mask.shape, *[1] * (values.ndim - 2)), values, np.zeros((), values.dtype))
 
 
 def returns_to_go(episodes: Episodes, discount: float = 1.0) -> npt.NDArray[np.float64]:

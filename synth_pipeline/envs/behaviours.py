@@ -1,4 +1,4 @@
-"""Behaviour policies that collect datasets: uniform actions and shipped snapshots of SAC actors (NumPy only).
+"""Behaviour policies that collect datasets: shipped snapshots of SAC actors, run with NumPy alone.
 
 A snapshot is a network `obs -> 256 -> 256 -> (mean, log_std)` with ReLU layers on raw float32 observations
 (Haarnoja et al. 2018, arXiv 1812.05905, equation 26 for the squashing). `<environment>.npz` holds every
@@ -26,7 +26,7 @@ from synth_pipeline.runs import read_json
 
 Floats = npt.NDArray[np.float32]
 PARAMETERS = ("w0", "b0", "w1", "b1", "w_mean", "b_mean", "w_log_std", "b_log_std")
-LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+LOG_STD_MIN, LOG_STD_MAX = np.float32(-20.0), np.float32(2.0)
 MEDIUM_FRACTION = (1 / 3, 1 / 2)
 
 
@@ -72,7 +72,8 @@ class Recipe(Config):
     def fractions(self) -> npt.NDArray[np.float64]:
         """`[K]`, each return on the way from uniform actions (0) to the best snapshot (1)."""
         returns = np.asarray([snapshot.stochastic_return for snapshot in self.snapshots])
-        return (returns - self.random_return) / (returns.max() - self.random_return)
+        fractions: npt.NDArray[np.float64] = (returns - self.random_return) / (returns.max() - self.random_return)
+        return fractions
 
     def levels(self) -> dict[str, tuple[int, ...]]:
         """Which snapshots each level is made of, in training steps; a level that they cannot give is absent.
@@ -92,29 +93,6 @@ class Recipe(Config):
         return levels
 
 
-class UniformActor:
-    """Actions drawn uniformly between the bounds: the reference for a normalised score of 0.
-
-    Args:
-        low: `[action]`, lower bounds.
-        high: `[action]`, upper bounds.
-    """
-
-    def __init__(self, low: Array, high: Array) -> None:
-        self._low, self._high = np.asarray(low, np.float32), np.asarray(high, np.float32)
-
-    def reset(self, n: int) -> None:
-        """Nothing is remembered between steps."""
-
-    def act(self, observations: Array, rng: np.random.Generator) -> Floats:
-        """`[n, observation]` -> `[n, action]`."""
-        unit = rng.random((len(observations), *self._low.shape), dtype=np.float32)
-        return self._low + unit * (self._high - self._low)
-
-    def observe(self, *feedback: Any) -> None:
-        """Nothing is learned from feedback."""
-
-
 class SacActor:
     """One SAC snapshot: `tanh(mean + exp(clip(log_std, -20, 2)) * normal)`, scaled into the action bounds.
 
@@ -129,8 +107,8 @@ class SacActor:
         self,
         parameters: Mapping[str, Array],
         *,
-        low: Array | None = None,
-        high: Array | None = None,
+        low: npt.ArrayLike | None = None,
+        high: npt.ArrayLike | None = None,
         stochastic: bool = True,
     ) -> None:
         p = {name: np.ascontiguousarray(parameters[name], np.float32) for name in PARAMETERS}
@@ -138,7 +116,7 @@ class SacActor:
         # Both heads in one product: half the calls on batches too small to be bound by arithmetic.
         self._head = np.concatenate([p["w_mean"], p["w_log_std"]], axis=1)
         self._head_bias = np.concatenate([p["b_mean"], p["b_log_std"]])
-        size = len(p["b_mean"])
+        self._size = size = len(p["b_mean"])
         bottom = np.full(size, -1, np.float32) if low is None else np.asarray(low, np.float32)
         top = np.full(size, 1, np.float32) if high is None else np.asarray(high, np.float32)
         self._centre, self._half = (top + bottom) / 2, (top - bottom) / 2
@@ -154,15 +132,17 @@ class SacActor:
             x = x @ weight
             x += bias
             np.maximum(x, 0, out=x)
-        mean, log_std = np.split(x @ self._head + self._head_bias, 2, axis=1)
+        x = x @ self._head
+        x += self._head_bias
+        mean, log_std = x[:, : self._size], x[:, self._size :]
         if self.stochastic:
-            std = np.exp(np.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
+            std = np.exp(np.minimum(np.maximum(log_std, LOG_STD_MIN), LOG_STD_MAX))
             mean = mean + std * rng.standard_normal(mean.shape, dtype=np.float32)
         actions: Floats = self._centre + self._half * np.tanh(mean)
         return actions
 
-    def observe(self, *feedback: Any) -> None:
-        """Nothing is learned from feedback."""
+    def observe(self, rewards: Array, costs: Array | None, infos: Mapping[str, Array]) -> None:
+        """Nothing is learned from what actions gave."""
 
 
 def folder() -> Path:
@@ -209,7 +189,7 @@ def read_weights(path: Path) -> dict[str, Array]:
         SourceError: When the file is missing, not an npz, or not of this format.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise SourceError(f"there is no file '{path}'", fix="reinstall synth-pipeline") from None
@@ -230,10 +210,12 @@ def _format_problem(arrays: Mapping[str, Array]) -> str | None:
     missing = [name for name in (*PARAMETERS, "environment_steps") if name not in arrays]
     if missing:
         return f"no array {missing[0]}"
-    count = len(arrays["environment_steps"])
-    observation, width = arrays["w0"].shape[1:] if arrays["w0"].ndim == 3 else (0, 0)
-    action = arrays["b_mean"].shape[-1]
+    if arrays["w0"].ndim != 3 or arrays["b_mean"].ndim != 2:
+        return f"w0 has shape {arrays['w0'].shape} and b_mean {arrays['b_mean'].shape}, not [K, in, out] and [K, out]"
+    count, observation, width = arrays["w0"].shape
+    action = arrays["b_mean"].shape[1]
     expected = {
+        "environment_steps": (),
         **{"w0": (observation, width), "b0": (width,), "w1": (width, width), "b1": (width,)},
         **{f"w_{head}": (width, action) for head in ("mean", "log_std")},
         **{f"b_{head}": (action,) for head in ("mean", "log_std")},

@@ -19,7 +19,7 @@ from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import CheckpointError
 from synth_pipeline.generators import GENERATORS
-from synth_pipeline.runs import read_json, staged_directory, write_json
+from synth_pipeline.runs import read_json, staged_directory, write_bytes, write_json
 
 Report = Callable[[int, int, Mapping[str, float]], None]  # (step, total steps, values) of a fit in progress
 
@@ -117,13 +117,14 @@ def save(generator: Generator, directory: Path, *, extra: Mapping[str, Any]) -> 
         directory: Must not exist.
         extra: Plain values stored beside (dataset, fingerprint, split, seed).
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as to_bytes
 
     values, arrays = generator.state()
     with staged_directory(directory) as staged:
-        write_json(staged / "config.json", {"kind": generator.kind, **generator.config.model_dump(mode="json")})
+        write_json(staged / "config.json", {"kind": generator.kind, **generator.config.plain()})
         write_json(staged / "state.json", {"values": values, "extra": dict(extra)})
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, staged / "arrays.safetensors")
+        packed = to_bytes({name: np.asarray(array, order="C") for name, array in arrays.items()})
+        write_bytes(staged / "arrays.safetensors", packed)
 
 
 def load(directory: Path) -> tuple[Generator, dict[str, Any]]:
@@ -150,11 +151,18 @@ def load(directory: Path) -> tuple[Generator, dict[str, Any]]:
             found=str(error),
             fix="delete the model folder and train again",
         ) from None
-    settings = read_json(directory / "config.json")
+    generator = build(read_json(directory / "config.json"))
     state = read_json(directory / "state.json")
-    generator = build(settings)
-    generator.restore(state["values"], arrays)
-    return generator, state["extra"]
+    try:
+        generator.restore(state["values"], arrays)
+        extra: dict[str, Any] = state["extra"]
+    except (KeyError, TypeError, RuntimeError) as error:  # RuntimeError: torch, for weights of another shape
+        raise CheckpointError(
+            f"'{directory}' does not hold a complete '{generator.kind}'",
+            found=str(error).splitlines()[0],
+            fix="delete the model folder and train again",
+        ) from error
+    return generator, extra
 
 
 def build(settings: Mapping[str, Any]) -> Generator:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field as Setting
+from pydantic import model_validator
 
 from synth_pipeline.config import Config
 from synth_pipeline.data.containers import Transitions
@@ -33,6 +34,9 @@ from synth_pipeline.generators.base import (
     source_columns,
 )
 
+DEEPEST = 1280  # neighbours looked at before other episodes get a tree of their own
+BLOCK = 4_000_000  # neighbour candidates held at once, about 100 MB
+
 
 class _RowKeeper:
     """Base of the controls that rework real rows: keeps the rows and where each came from."""
@@ -43,7 +47,8 @@ class _RowKeeper:
         """Keep the training rows."""
         rows = data.transitions()
         self._spec = data.spec
-        self._rows = {field.name: rows[field.name] for field in modelled_fields(data.spec)}
+        # C order, as they are when loaded: sums over a column depend on the order in memory in their last bit.
+        self._rows = {f.name: np.asarray(rows[f.name], f.dtype, order="C") for f in modelled_fields(data.spec)}
         self._source = source_columns(data)
         self._prepare()
 
@@ -56,12 +61,12 @@ class _RowKeeper:
     def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Spec, rows and their origin."""
         rows = {f"row.{name}": column for name, column in self._rows.items()}
-        return {"spec": self._spec.model_dump(mode="json")}, {**rows, **self._source}
+        return {"spec": self._spec.plain()}, {**rows, **self._source}
 
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Inverse of `state`."""
         self._spec = DatasetSpec.parse(values["spec"], where="saved spec")
-        self._rows = {name[4:]: column for name, column in arrays.items() if name.startswith("row.")}
+        self._rows = {field.name: arrays[f"row.{field.name}"] for field in modelled_fields(self._spec)}
         self._source = {field.name: arrays[field.name] for field in SOURCE_FIELDS}
         self._prepare()
 
@@ -95,6 +100,12 @@ class NoiseConfig(Config):
     mode: Literal["gaussian", "uniform", "amplitude"] = Setting("gaussian", description="kind of augmentation")
     scale: float = Setting(3e-3, gt=0, le=10, description="noise in standard deviations of each component")
     amplitude: tuple[float, float] = Setting((0.8, 1.2), description="range of the factor per row (mode amplitude)")
+
+    @model_validator(mode="after")
+    def _rising(self) -> NoiseConfig:
+        if not self.amplitude[0] <= self.amplitude[1]:
+            raise ValueError("amplitude has its smaller value first")
+        return self
 
 
 class Noise(_RowKeeper):
@@ -143,46 +154,28 @@ class Smote(_RowKeeper):
         self.config = config or SmoteConfig()
 
     def fit(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
-        """Keep the rows and find the neighbours of each, exactly."""
+        """Keep the rows and find the neighbours of each, exactly.
+
+        Raises:
+            ConfigError: When a row has fewer than `neighbours` rows of other episodes, or every row is clipped.
+        """
         super().fit(data, seed=seed, report=report)
         if self.config.skip_clipped and data.spec.environment is not None:
             self._keep(_unclipped(data.spec, self._rows))
-        self._neighbours = self._find_neighbours()
+        episode = self._source["source_episode"]
+        without = np.arange(self._count)  # without episodes every row is one of its own
+        self._neighbours = _other_neighbours(
+            self._features(), np.where(episode < 0, without, episode), self.config.neighbours
+        )
 
     def _keep(self, mask: Array) -> None:
         self._rows = {name: column[mask] for name, column in self._rows.items()}
         self._source = {name: column[mask] for name, column in self._source.items()}
 
-    def _find_neighbours(self) -> Array:
-        """`[n, k]`, nearest rows in z-scored (s, a) whose episode differs."""
-        from scipy.spatial import cKDTree
-
-        x = Standard.fit(self._features).encode(self._features)
-        episode, k = self._source["source_episode"], self.config.neighbours
-        tree, found = cKDTree(x), np.full((len(x), k), -1, np.int64)
-        missing, depth = np.arange(len(x)), 4 * k
-        while len(missing):
-            depth = min(depth, len(x))
-            near = tree.query(x[missing], k=depth + 1 if depth < len(x) else depth)[1].reshape(len(missing), -1)
-            other = (episode[near] != episode[missing, None]) | (episode[missing, None] < 0) & (
-                near != missing[:, None]
-            )
-            rank = np.cumsum(other, axis=1)
-            full = rank[:, -1] >= k
-            if depth >= len(x) and not full.all():
-                raise ConfigError(
-                    "smote needs neighbours from other episodes",
-                    found=f"{len(np.unique(episode))} episodes, {len(x)} rows",
-                    accepted=f"at least {k} rows outside every episode",
-                    fix="--set generator.neighbours=1 or more episodes",
-                )
-            found[missing[full]] = near[full][other[full] & (rank[full] <= k)].reshape(-1, k)
-            missing, depth = missing[~full], 4 * depth
-        return found
-
-    @property
     def _features(self) -> Array:
-        return np.concatenate([self._rows["observations"], self._rows["actions"].reshape(self._count, -1)], axis=1)
+        fields = tuple(f for f in modelled_fields(self._spec) if f.name in ("observations", "actions"))
+        x = Layout(fields).pack(self._rows)
+        return Standard.fit(x).encode(x) if len(x) else x
 
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
         """Interpolate; flags and classes are those of the nearer end, then terminations by the known function."""
@@ -233,7 +226,7 @@ class Copula:
         scores /= np.where(scores.std(axis=0) < 1e-9, 1.0, scores.std(axis=0))
         correlation = (1 - self.config.shrinkage) * (scores.T @ scores / len(scores))
         values, vectors = np.linalg.eigh(correlation + self.config.shrinkage * np.eye(len(correlation)))
-        self._root = vectors * np.sqrt(np.clip(values, 0.0, None))
+        self._root = np.ascontiguousarray(vectors * np.sqrt(np.clip(values, 0.0, None)))
         self._post = Postprocess(self._spec)
 
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
@@ -243,7 +236,7 @@ class Copula:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Spec, quantiles, root of the correlation."""
-        return {"spec": self._spec.model_dump(mode="json")}, {**self._marginals.arrays(), "root": self._root}
+        return {"spec": self._spec.plain()}, {**self._marginals.arrays(), "root": self._root}
 
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Inverse of `state`."""
@@ -251,6 +244,35 @@ class Copula:
         self._marginals = Quantile.from_arrays(arrays)
         self._root = arrays["root"]
         self._post = Postprocess(self._spec)
+
+
+def _other_neighbours(x: Array, episode: Array, k: int) -> Array:
+    """`[n, k]`, the nearest rows of `x [n, channels]` that belong to another episode, nearest first; exact."""
+    from scipy.spatial import cKDTree
+
+    lengths = np.unique(episode, return_counts=True)[1]
+    if len(x) - lengths.max(initial=0) < k:
+        raise ConfigError(
+            "smote needs neighbours from other episodes",
+            found=f"{len(lengths)} episodes, {len(x)} usable rows",
+            accepted=f"at least {k} rows outside every episode",
+            fix="--set generator.neighbours=1, or use more episodes",
+        )
+    tree, found = cKDTree(x), np.full((len(x), k), -1, np.int64)
+    missing, depth = np.arange(len(x)), 4 * k
+    while len(missing) and depth <= DEEPEST:
+        columns = np.arange(1, min(depth, len(x)) + 1)
+        for rows in np.array_split(missing, 1 + len(missing) * depth // BLOCK):
+            near = tree.query(x[rows], k=columns, workers=-1)[1]
+            other = episode[near] != episode[rows, None]
+            rank = np.cumsum(other, axis=1)
+            full = rank[:, -1] >= k
+            found[rows[full]] = near[full][other[full] & (rank[full] <= k)].reshape(-1, k)
+        missing, depth = missing[found[missing, 0] < 0], 4 * depth
+    for own in np.unique(episode[missing]):  # only episodes of about DEEPEST rows and more, so there are few
+        rows, outside = missing[episode[missing] == own], np.flatnonzero(episode != own)
+        found[rows] = outside[cKDTree(x[outside]).query(x[rows], k=np.arange(1, k + 1), workers=-1)[1]]
+    return found
 
 
 def _unclipped(spec: DatasetSpec, rows: Mapping[str, Array]) -> Array:

@@ -6,6 +6,7 @@ Row-wise density model of the kind that SynthER's paper compares with: smooth ma
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,12 +39,12 @@ class _Network(nn.Module):
     def __init__(self, channels: int, config: VAEConfig) -> None:
         super().__init__()
         w = config.width
+        # Left uninitialised: PyTorch's own initialisation would draw from the global random state.
+        linear = partial(nn.utils.skip_init, nn.Linear)
         self.encoder = nn.Sequential(
-            nn.Linear(channels, w), nn.SiLU(), nn.Linear(w, w), nn.SiLU(), nn.Linear(w, 2 * config.latent)
+            linear(channels, w), nn.SiLU(), linear(w, w), nn.SiLU(), linear(w, 2 * config.latent)
         )
-        self.decoder = nn.Sequential(
-            nn.Linear(config.latent, w), nn.SiLU(), nn.Linear(w, w), nn.SiLU(), nn.Linear(w, channels)
-        )
+        self.decoder = nn.Sequential(linear(config.latent, w), nn.SiLU(), linear(w, w), nn.SiLU(), linear(w, channels))
         self.log_scale = nn.Parameter(torch.zeros(channels))  # one learned output deviation per channel
 
     def negative_elbo(self, x: Tensor, noise: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ class VAE:
     def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Spec, normalizer, weights."""
         weights = {f"network.{name}": value.numpy() for name, value in self._network.state_dict().items()}
-        return {"spec": self._spec.model_dump(mode="json")}, {**self._normalizer.arrays(), **weights}
+        return {"spec": self._spec.plain()}, {**self._normalizer.arrays(), **weights}
 
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Inverse of `state`."""

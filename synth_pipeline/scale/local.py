@@ -2,7 +2,7 @@
 
 Results do not depend on the number of workers: a task is a pure function of its argument, and every process
 computes with the same number of threads. A worker that dies (out of memory, kill -9) is replaced; the tasks it
-held are run again, up to `MAX_TRIES` times.
+held are run again, one at a time, up to `MAX_TRIES` times each.
 """
 
 from __future__ import annotations
@@ -41,32 +41,39 @@ def map_tasks(
         threads: Threads that numerical libraries may use in each process.
 
     Raises:
-        ConfigError: With fewer than one worker.
+        ConfigError: With fewer than one worker or thread.
         TaskError: When a task killed its worker `MAX_TRIES` times.
         Exception: What a task raised, unchanged; tasks already finished have been yielded.
     """
     if workers < 1:
         raise ConfigError("at least one worker is needed", found=workers, fix="--workers 1")
+    if threads < 1:
+        raise ConfigError("a worker needs at least one thread", found=threads, accepted="1 or more")
     tries = dict.fromkeys(range(len(tasks)), 0)
     pending = list(tries)
     while pending:
+        # A task that ran while a worker died runs alone: the next death is its own, and no other task is blamed.
+        batch = [index for index in pending if tries[index]][:1] or pending
         finished: set[int] = set()
         try:
-            for index, result in _one_pool(function, tasks, pending, min(workers, len(pending)), threads):
+            for index, result in _one_pool(function, tasks, batch, min(workers, len(batch)), threads):
                 finished.add(index)
                 yield tasks[index], result
         except BrokenProcessPool:
-            pending = [index for index in pending if index not in finished]
-            for index in pending[:workers]:  # only the tasks in front can have been running
-                tries[index] += 1
-                if tries[index] >= MAX_TRIES:
-                    raise TaskError(
-                        f"a worker process died {MAX_TRIES} times on the same task",
-                        found=f"task {tasks[index]}",
-                        fix="out of memory? use fewer --workers; finished parts are kept, run the command again",
-                    ) from None
-        else:
-            return
+            suspects = [index for index in batch if index not in finished][:workers]  # started in this order
+            _count_tries(tries, suspects, tasks)
+        pending = [index for index in pending if index not in finished]
+
+
+def _count_tries(tries: dict[int, int], suspects: list[int], tasks: Sequence[Any]) -> None:
+    for index in suspects:
+        tries[index] += 1
+        if tries[index] >= MAX_TRIES:
+            raise TaskError(
+                f"a worker process died {MAX_TRIES} times on the same task",
+                found=f"task {tasks[index]}",
+                fix="out of memory? use fewer --workers; finished parts are kept, run the command again",
+            ) from None
 
 
 def _one_pool(
@@ -85,7 +92,9 @@ def _one_pool(
                         break
                 if not running:
                     return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                ended = wait(running, return_when=FIRST_COMPLETED).done
+                # Results before failures: what finished is handed over, also when its neighbour raised or died.
+                for future in sorted(ended, key=lambda future: (future.exception() is not None, running[future])):
                     yield running.pop(future), future.result()
         finally:
             for future in running:

@@ -1,1 +1,5 @@
-"""Where datasets come from: Minari, D4RL HDF5, npz or dict, and collection in simulators. Torch-free."""
+"""Where datasets come from: Minari, D4RL-style HDF5, npz and dicts, stores, and our own collection. Torch-free."""
+
+from synth_pipeline.sources.load import load, resolve
+
+__all__ = ["load", "resolve"]

@@ -27,7 +27,7 @@ def contract(
 
     Returns:
         `contract.schema` (columns that are missing or misshapen), `contract.finite`, `contract.bounds` and,
-        with a known function, `contract.terminations`: numbers of offending rows.
+        with a known function, `contract.terminations` (judged on finite rows): numbers of offending rows.
     """
     counts: dict[str, dict[str, int]] = {"schema": {}, "finite": {}, "bounds": {}, "terminations": {}}
     if len(rows) == 0:
@@ -45,26 +45,33 @@ def _check(
     terminated: Callable[[Array], Array] | None,
     counts: dict[str, dict[str, int]],
 ) -> None:
+    sound: dict[str, Array] = {}  # columns of the right shape and type, by name: which rows are finite
     for field in fields:
-        if field.name not in chunk or chunk[field.name].shape[1:] != field.shape:
-            _add(counts["schema"], field.name, len(chunk) if not field.optional else 0)
+        if field.name not in chunk:
+            _add(counts["schema"], field.name, 0 if field.optional else len(chunk))
             continue
-        values = chunk[field.name].reshape(len(chunk), -1)
-        if chunk[field.name].dtype != field.dtype:
+        column = chunk[field.name]
+        if column.shape[1:] != field.shape or column.dtype != field.dtype:
             _add(counts["schema"], field.name, len(chunk))
-        _add(counts["finite"], field.name, int((~np.isfinite(values).all(axis=1)).sum()))
+        if column.shape[1:] != field.shape or column.dtype.kind not in "biuf":
+            continue
+        values = column.reshape(len(chunk), -1)
+        finite: Array = np.all(np.isfinite(values), axis=1)
+        _add(counts["finite"], field.name, int((~finite).sum()))
         _add(counts["bounds"], field.name, _out_of_bounds(field, values))
-    if terminated is not None and "terminations" in chunk and "next_observations" in chunk:
-        wrong = terminated(chunk["next_observations"]) != chunk["terminations"]
+        sound[field.name] = finite
+    if terminated is not None and "terminations" in sound and "next_observations" in sound:
+        rows = sound["next_observations"]
+        wrong = terminated(chunk["next_observations"][rows]) != chunk["terminations"][rows]
         _add(counts["terminations"], "terminations", int(wrong.sum()))
 
 
 def _out_of_bounds(field: Field, values: Array) -> int:
     bad = np.zeros(len(values), bool)
     if field.low is not None:
-        bad |= (values < np.asarray(field.low, values.dtype)).any(axis=1)
+        bad |= (values < np.asarray(field.low, field.dtype)).any(axis=1)
     if field.high is not None:
-        bad |= (values > np.asarray(field.high, values.dtype)).any(axis=1)
+        bad |= (values > np.asarray(field.high, field.dtype)).any(axis=1)
     if field.num_categories is not None:
         bad |= ((values < 0) | (values >= field.num_categories)).any(axis=1)
     return int(bad.sum())

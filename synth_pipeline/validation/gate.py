@@ -13,6 +13,7 @@ from pydantic import model_validator
 from synth_pipeline import resources
 from synth_pipeline.config import Config, read_yaml
 from synth_pipeline.errors import GateError, unknown_name
+from synth_pipeline.runs import read_json
 from synth_pipeline.validation.metric import Floor, Measurement
 
 
@@ -38,7 +39,7 @@ class Suite(Config):
 
     name: str = Setting(description="name of the suite")
     description: str = Setting("", description="what it is for")
-    rules: tuple[Rule, ...] = Setting(description="all must pass")
+    rules: tuple[Rule, ...] = Setting(min_length=1, description="all must pass")
 
 
 @dataclass(frozen=True)
@@ -71,26 +72,43 @@ class Verdict:
     rules: tuple[RuleResult, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values, with the sentence of each rule."""
+        rules = [{**asdict(rule), "sentence": rule.sentence()} for rule in self.rules]
+        return {**asdict(self), "rules": rules}
 
     def failures(self) -> list[RuleResult]:
         """The rules that failed."""
         return [rule for rule in self.rules if not rule.passed]
 
-    def require(self, store: str) -> None:
-        """Stop here when the gate failed.
 
-        Raises:
-            GateError: Names every failed rule.
-        """
-        if not self.passed:
-            raise GateError(
-                f"'{store}' did not pass the suite '{self.suite}'",
-                found="; ".join(rule.sentence() for rule in self.failures()),
-                accepted="every rule of the suite",
-                fix="improve the generator, or export with --allow-failed (the card will say so)",
-            )
+def require_passed(scorecard: Path, digest: str, name: str, *, allow_failed: bool = False) -> dict[str, Any]:
+    """The scorecard of a store as it is now, if it may be exported.
+
+    Args:
+        scorecard: File that the validate stage wrote.
+        digest: Digest of the store as it is now.
+        name: What the store is called in the error, and what `synthpipe validate` takes.
+        allow_failed: Accept failed rules (never a missing or outdated scorecard).
+
+    Raises:
+        GateError: When there is no scorecard, when it is of another state of the store, or when a rule failed.
+    """
+    card: dict[str, Any] = read_json(scorecard) if scorecard.exists() else {}
+    if card.get("store", {}).get("digest") != digest:
+        raise GateError(
+            f"the store of '{name}' was not validated as it is now",
+            found="a scorecard of another digest" if card else "no scorecard",
+            fix=f"synthpipe validate {name}",
+        )
+    failed = [rule for rule in card["verdict"]["rules"] if not rule["passed"]]
+    if failed and not allow_failed:
+        raise GateError(
+            f"the store of '{name}' did not pass the suite '{card['verdict']['suite']}'",
+            found="; ".join(rule["sentence"] for rule in failed),
+            accepted="every rule of the suite",
+            fix="improve the generator, or add --allow-failed (the card will say so)",
+        )
+    return card
 
 
 def load_suite(name_or_path: str) -> Suite:
@@ -134,7 +152,8 @@ def _worst_field(measured: Measurement | None) -> str | None:
     if measured is None:
         return None
     if columns := measured.details.get("columns"):
-        return str(min(columns, key=columns.__getitem__))
+        pick = min if measured.direction == "higher" else max
+        return str(pick(columns, key=columns.__getitem__))
     if fields := measured.details.get("fields"):
         return str(max(fields, key=fields.__getitem__))
     return None

@@ -6,6 +6,8 @@ value as good as the floor means that the synthetic rows differ from the real on
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -58,8 +60,9 @@ class Measurement:
     details: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values that strict JSON can hold; an open limit is None."""
+        limits = [limit if math.isfinite(limit) else None for limit in self.limits]
+        return {**asdict(self), "limits": limits}
 
 
 def floor_of(values: list[float], direction: Literal["higher", "lower"]) -> Floor:
@@ -68,17 +71,18 @@ def floor_of(values: list[float], direction: Literal["higher", "lower"]) -> Floo
     return Floor(float(np.median(values)), float(worst))
 
 
-def real_halves(real: Dataset, *, splits: int = NUM_SPLITS, seed: int = 0) -> list[tuple[Transitions, Transitions]]:
-    """Random episode-wise halves of the real data, for floors; empty when there are fewer than two episodes."""
+def real_halves(real: Dataset, *, splits: int = NUM_SPLITS, seed: int = 0) -> Iterator[tuple[Transitions, Transitions]]:
+    """Random episode-wise halves of the real data, for floors, one pair in memory at a time.
+
+    There are none when there are fewer than two episodes.
+    """
     if real.episodes is None or len(real.episodes) < 2:
-        return []
-    halves = []
+        return
     for split in range(splits):
         order = stream(seed, Stage.VALIDATE, 0, split).permutation(len(real.episodes))
         middle = len(order) // 2
         first, second = real.episodes.take(order[:middle]), real.episodes.take(order[middle:])
-        halves.append((first.transitions(), second.transitions()))
-    return halves
+        yield first.transitions(), second.transitions()
 
 
 def subsample(rows: Transitions, size: int, *, seed: int, address: int) -> Transitions:

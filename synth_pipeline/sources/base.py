@@ -1,0 +1,117 @@
+"""What a source is, and the fingerprint by which a changed one is recognised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from synth_pipeline.data.fields import Array
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.data.spec import DatasetSpec
+from synth_pipeline.errors import SourceError, nearest
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A dataset that can be described, read and recognised again."""
+
+    def describe(self) -> dict[str, Any]:
+        """Facts that cost no reading of the data, as plain JSON: id, kind, rows, sizes, environment, ...
+
+        Raises:
+            SourceError: When the data cannot be opened.
+        """
+        ...
+
+    def load(self) -> Dataset:
+        """Read everything: checked, finite, flags boolean, float32.
+
+        Raises:
+            SourceError: When the data are damaged, or are not what they say.
+        """
+        ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the contents: equal on every machine, different when one byte differs."""
+        ...
+
+
+def hash_files(files: Iterable[Path], root: Path | None = None) -> str:
+    """SHA-256 (hex) over file contents, read piece by piece; with `root`, over the relative names too."""
+    total = hashlib.sha256()
+    for file in files:
+        if root is not None:
+            total.update(file.relative_to(root).as_posix().encode() + b"\0")
+        with readable(file), file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
+
+
+def hash_arrays(arrays: Mapping[str, Array]) -> str:
+    """SHA-256 (hex) over names, dtypes, shapes and values of arrays, whatever their order in the mapping."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        total.update(f"{name}\0{little.dtype.str}\0{little.shape}\0".encode())
+        total.update(little.data)
+    return total.hexdigest()
+
+
+def file_id(path: Path) -> str:
+    """A dataset id from a file's name: characters that ids do not allow become '_'."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_") or "dataset"
+
+
+def carried_spec(values: str | Mapping[str, Any], where: str) -> DatasetSpec:
+    """The spec that an export of ours carries, as JSON text or plain values.
+
+    Raises:
+        SourceError: When it is not JSON.
+        ConfigError: When it is the spec of another version.
+    """
+    try:
+        plain = json.loads(values) if isinstance(values, str) else values
+        return DatasetSpec.parse(plain, where=where)
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"{where} is no dataset spec", found=str(error), fix="export the data again") from error
+
+
+def require_file(path: Path) -> None:
+    """Raise `SourceError` with the nearest file in the folder when `path` is not a file."""
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise SourceError(f"'{path}' is a folder, not a file", fix="name a file in it")
+    folder = path.parent
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file()) if folder.is_dir() else []
+    guess = nearest(path.name, names)
+    raise SourceError(
+        f"there is no file '{path}'",
+        found=f"the folder '{folder}' does not exist" if not folder.is_dir() else f"{len(names)} other files there",
+        fix=f"did you mean '{folder / guess}'?" if guess else "check the path",
+    )
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn the ways in which a damaged or foreign file fails (I/O, HDF5, zip, Arrow) into our form of error."""
+    try:
+        yield
+    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        absent = isinstance(error, (FileNotFoundError, PermissionError))
+        damaged = "the file is truncated, damaged or of another format: download or export it again"
+        raise SourceError(
+            f"'{path}' cannot be read",
+            found=" ".join(str(error).split())[:300] or type(error).__name__,
+            fix="check the path and its permissions" if absent else damaged,
+        ) from error

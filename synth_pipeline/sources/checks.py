@@ -1,0 +1,128 @@
+"""Checks that every source makes before anyone may use its data: names, shapes, flags, finite values, bounds."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synth_pipeline.data.fields import Array, Field
+from synth_pipeline.errors import SourceError, nearest
+
+_BLOCK_VALUES = 1 << 22
+
+
+def require_columns(names: Collection[str], present: Iterable[str], origin: str) -> None:
+    """Raise for the first column that is not there, with the key that looks like it."""
+    keys = sorted(present)
+    for name in names:
+        if name in keys:
+            continue
+        guess = nearest(name, [key for key in keys if key not in names])
+        raise SourceError(
+            f"{origin} has no column '{name}'",
+            found=", ".join(keys) or "no columns at all",
+            accepted=name,
+            fix=f"did you mean '{name}' by '{guess}'? rename it" if guess else f"add the column '{name}'",
+        )
+
+
+def reject_typos(present: Iterable[str], optional: Iterable[str], origin: str) -> None:
+    """Raise when a key that nobody reads looks like an optional column that is absent."""
+    for key in present:
+        match = difflib.get_close_matches(key, list(optional), n=1, cutoff=0.7)
+        if match:
+            raise SourceError(
+                f"{origin}: the column '{key}' is not known",
+                found=repr(key),
+                accepted=", ".join(sorted(optional)),
+                fix=f"did you mean '{match[0]}'? rename it",
+            )
+
+
+def as_float32(values: Array) -> Array:
+    """Values as float32; what overflows becomes inf and is refused by `require_finite`."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values).astype(np.float32, copy=False)
+
+
+def require_finite(name: str, values: Array, origin: str) -> None:
+    """Raise when a column holds NaN or inf, with the first row and the number of rows."""
+    step = max(1, _BLOCK_VALUES // max(1, int(np.prod(values.shape[1:]))))
+    axes = tuple(range(1, values.ndim))
+    bad, first = 0, -1
+    for start in range(0, len(values), step):
+        rows = ~np.isfinite(values[start : start + step]).all(axis=axes)
+        count = int(rows.sum())
+        if count and first < 0:
+            first = start + int(rows.argmax())
+        bad += count
+    if bad:
+        raise SourceError(
+            f"{origin}: column '{name}' holds NaN or inf",
+            found=f"{bad:,} of {len(values):,} rows, first in row {first}",
+            accepted="numbers that are finite in float32",
+            fix="remove those rows or their episodes",
+        )
+
+
+def flags(name: str, values: Array, origin: str) -> npt.NDArray[np.bool_]:
+    """A column of flags as booleans `[n]`; numbers must be 0 or 1."""
+    array = np.asarray(values)
+    if array.dtype == np.bool_:
+        return array
+    wrong = np.flatnonzero((array != 0) & (array != 1))
+    if array.dtype.kind not in "iuf" or len(wrong):
+        where = f"{array[wrong[0]]} in row {wrong[0]}" if len(wrong) else f"dtype {array.dtype}"
+        raise SourceError(
+            f"{origin}: column '{name}' does not hold flags", found=where, accepted="booleans, or numbers 0 and 1"
+        )
+    return array.astype(np.bool_)
+
+
+def action_field(actions: Array, declared: tuple[Array, Array] | None) -> tuple[Field, str]:
+    """The action column with finite bounds that hold every row, and where the bounds come from.
+
+    Args:
+        actions: `[n, a]` float32.
+        declared: Lower and upper bound, `[a]` each, as the dataset states them; None or infinite: not stated.
+
+    Returns:
+        The field, and "declared", "declared, widened to the data" or "observed".
+    """
+    low, high, origin = actions.min(axis=0), actions.max(axis=0), "observed"
+    if declared is not None and all(np.isfinite(bound).all() for bound in declared):
+        # Compared in the data's precision: float32(-0.4) lies below -0.4.
+        floor, ceiling = (np.asarray(bound, actions.dtype) for bound in declared)
+        if np.all(low >= floor) and np.all(high <= ceiling):
+            low, high, origin = *declared, "declared"
+        else:
+            low, high, origin = np.minimum(low, floor), np.maximum(high, ceiling), "declared, widened to the data"
+    bounds: dict[str, Any] = {"low": tuple(low.tolist()), "high": tuple(high.tolist())}
+    return Field(name="actions", shape=actions.shape[1:], clip=True, **bounds), origin
+
+
+def class_field(name: str, values: Array, classes: int, origin: str) -> Field:
+    """A categorical column; raises when a value lies outside 0..classes-1."""
+    wrong = np.flatnonzero((values < 0) | (values >= classes))
+    if len(wrong) or classes < 2:
+        where = f"{values[wrong[0]]} in row {wrong[0]}" if len(wrong) else f"{classes} class"
+        raise SourceError(
+            f"{origin}: column '{name}' does not hold classes", found=where, accepted=f"integers 0 to {classes - 1}"
+        )
+    return Field(name=name, kind="categorical", num_categories=classes)
+
+
+def same_length(columns: Mapping[str, Array], origin: str) -> None:
+    """Raise when a column has another number of rows than the observations."""
+    rows = len(columns["observations"])
+    for name, column in columns.items():
+        if len(column) != rows:
+            raise SourceError(
+                f"{origin}: column '{name}' has another number of rows than the observations",
+                found=f"{len(column):,} against {rows:,}",
+                accepted=f"{rows:,} rows in every column",
+            )

@@ -1,0 +1,375 @@
+"""The stages of the pipeline: paths in, paths out, no orchestrator.
+
+`collect -> train -> generate -> validate -> export -> report`. Each stage reads what the one before wrote,
+writes its own folder of the run, and when called again with the same inputs says `nothing to do` and why.
+Nothing here depends on the number of workers but the time it takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from synth_pipeline import sources, store
+from synth_pipeline.config import content_hash, dump_yaml
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.data.split import Split, split_dataset
+from synth_pipeline.errors import ConfigError
+from synth_pipeline.export.augmented import write_augmented
+from synth_pipeline.export.card import CardFacts
+from synth_pipeline.export.minari import next_version
+from synth_pipeline.generators import base as generators
+from synth_pipeline.run_config import RunConfig
+from synth_pipeline.runs import Run, environment, read_json, write_bytes, write_json
+from synth_pipeline.scale.fill import fill
+from synth_pipeline.scale.generation import GenerateShard, Generation, generated_schema, plan_generation
+from synth_pipeline.sources import catalog
+from synth_pipeline.sources import collect as collecting
+from synth_pipeline.sources.base import Source
+from synth_pipeline.store import Commit, Schema, ShardTask, Store
+from synth_pipeline.tracking import FitProgress, duration, human, say, tracking
+from synth_pipeline.validation.gate import Suite, load_suite, require_passed
+from synth_pipeline.validation.report import render
+from synth_pipeline.validation.scorecard import scorecard
+
+HOUR_S = 3600.0
+CARD_COLUMNS = ("metric", "value", "threshold", "passed")
+
+
+# --- collect ---------------------------------------------------------------------------------------------------------
+
+
+def collect(dataset_id: str, *, rows: int | None = None, workers: int = 1) -> Path:
+    """Collect a catalog dataset by running its behaviour policies in the simulator.
+
+    Args:
+        dataset_id: Catalog id, e.g. `"hopper/medium-replay"`.
+        rows: Transitions to collect; None: the recipe's size.
+        workers: Processes.
+
+    Returns:
+        The folder of the collected trajectories (a Zarr store).
+    """
+    collection = collecting.collection(dataset_id, rows=rows)
+    target = store.create(str(collection.folder), collection.schema, collection.plan, collection.config)
+    if target.complete:
+        say("collect", f"nothing to do: {len(target):,} rows of {dataset_id} are in {collection.folder}")
+        return collection.folder
+    fill(target, partial(_collect_shard, collection), label="collect", workers=workers)
+    return collection.folder
+
+
+def _collect_shard(collection: collecting.Collection, task: ShardTask) -> Commit:
+    begin = time.perf_counter()
+    episodes = collection.collect_shard(task)
+    seconds = time.perf_counter() - begin
+    return store.write_shard(str(collection.folder), task, episodes, sidecar={"seconds": seconds})
+
+
+# --- train -----------------------------------------------------------------------------------------------------------
+
+
+def source_of(config: RunConfig) -> Source:
+    """Where the run's dataset comes from."""
+    if config.dataset in catalog.entries():
+        return collecting.CollectedSource(config.dataset, rows=config.collect.rows)
+    return sources.resolve(config.dataset)
+
+
+def train(run: Run, config: RunConfig, *, tracker: str = "jsonl") -> Path:
+    """Fit the generator on the training episodes of the dataset.
+
+    Args:
+        run: Run directory.
+        config: The run's configuration.
+        tracker: `jsonl` or `tensorboard`.
+
+    Returns:
+        The folder of the fitted generator.
+
+    Raises:
+        ConfigError: When the run holds a generator that was fitted on other data or with other settings.
+    """
+    source = source_of(config)
+    generator = generators.build(config.generator)
+    fingerprint = source.fingerprint()
+    settings = {"kind": generator.kind, **generator.config.plain()}
+    key = content_hash(fingerprint, settings, config.seed, config.held_out)
+    folder = run.folder("model") / "generator"
+    if run.finished("model", key):
+        say("train", f"nothing to do: {generator.kind} is fitted on this data with these settings")
+        return folder
+    if folder.exists():
+        raise _other_model(folder, config.dataset, settings)
+    dataset = source.load()
+    parts = split_dataset(dataset, fraction=config.held_out, seed=config.seed)
+    say("train", f"{generator.kind} on {len(parts.train):,} rows of {config.dataset} {_held_out(parts.split)}")
+    begin = time.perf_counter()
+    with tracking(run.folder("model"), tracker) as metrics, FitProgress(metrics) as progress:
+        generator.fit(parts.train, seed=config.seed, report=progress)
+    seconds = time.perf_counter() - begin
+    extra = {
+        "dataset": config.dataset,
+        "fingerprint": fingerprint,
+        "seed": config.seed,
+        "spec": dataset.spec.model_dump(mode="json"),
+        "held_out_episodes": parts.split.held_out.tolist() if parts.split else None,
+    }
+    generators.save(generator, folder, extra=extra)
+    run.finish("model", key, {"seconds": seconds, "rows": len(parts.train)})
+    say("train", f"fitted in {duration(seconds)}: {folder}")
+    return folder
+
+
+def _held_out(split: Split | None) -> str:
+    if split is None:
+        return "(no episodes to hold out: novelty will not be decidable)"
+    return f"({len(split.train):,} episodes; {len(split.held_out):,} held out)"
+
+
+def _other_model(folder: Path, dataset: str, settings: Mapping[str, Any]) -> ConfigError:
+    found = read_json(folder / "config.json")
+    origin = read_json(folder / "state.json")["extra"]["dataset"]
+    return ConfigError(
+        f"'{folder}' was fitted on other data or with other settings",
+        found=f"{found} on {origin}",
+        accepted=f"{dict(settings)} on {dataset}",
+        fix="choose another run directory with -o, or delete this one",
+    )
+
+
+# --- generate --------------------------------------------------------------------------------------------------------
+
+
+def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False) -> Path:
+    """Fill the store with synthetic transitions: constant memory, any size, the same bytes for any worker count.
+
+    Args:
+        run: Run directory with a fitted generator.
+        config: The run's configuration; more rows than before extend the store.
+        workers: Processes.
+        yes: Go ahead even when it takes more than an hour.
+
+    Returns:
+        The store's folder.
+
+    Raises:
+        CheckpointError: When nothing was trained.
+        StoreError: When the store was made by another generator or with another seed.
+        TaskError: When a generator rejects so many rows that a shard stays empty.
+    """
+    url, settings = str(run.folder("store")), config.generate
+    planned = plan_run(run, config, workers)
+    target = store.create(url, planned.schema, planned.plan, planned.identity)
+    if target.complete:
+        say("generate", f"nothing to do: {len(target):,} rows of this generator are in {url}")
+        return run.folder("store")
+    if not yes:
+        _confirm_hours(planned.plan.num_rows - len(target), planned.rate * workers)
+    model = str(run.folder("model") / "generator")
+    make_shard = GenerateShard(model, url, planned.plan.micro_batch, settings.max_attempts)
+    fill(target, make_shard, label="generate", workers=workers)
+    return run.folder("store")
+
+
+def plan_run(run: Run, config: RunConfig, workers: int) -> Generation:
+    """What `generate` would make; nothing is written."""
+    model, url = run.folder("model") / "generator", str(run.folder("store"))
+    return plan_generation(model, url, config.generate, seed=config.seed, workers=workers)
+
+
+def _confirm_hours(rows: int, rate: float) -> None:
+    seconds = rows / max(rate, 1e-9)
+    if seconds > HOUR_S:
+        raise ConfigError(
+            f"this takes about {seconds / HOUR_S:,.1f} hours",
+            found=f"{rows:,} rows at {human(rate)} rows/s",
+            accepted="less than an hour without asking",
+            fix="add --yes, more --workers, or ask for fewer rows",
+        )
+
+
+# --- validate --------------------------------------------------------------------------------------------------------
+
+
+def validate(run: Run, config: RunConfig) -> Path:
+    """Judge the store against the dataset; a failed gate is a verdict here, and an error when exporting.
+
+    Returns:
+        The scorecard (JSON).
+    """
+    target = store.open(run.folder("store"))
+    source = source_of(config)
+    suite = load_suite(config.validation.suite)
+    key = content_hash(target.digest(), source.fingerprint(), suite, config.seed)
+    path = run.folder("validation") / "scorecard.json"
+    if record := run.finished("validation", key):
+        say("validate", f"nothing to do: this store was judged by '{suite.name}' before: {record['outcome']}")
+        return path
+    outcome = validate_store(target, source.load(), suite, path, seed=config.seed)
+    run.finish("validation", key, {"outcome": outcome, "digest": target.digest()})
+    return path
+
+
+def validate_store(target: Store, real: Dataset, suite: Suite, path: Path, *, seed: int = 0) -> str:
+    """Check every byte of a store, judge its rows, write the scorecard to `path`, and return the outcome in words."""
+    begin = time.perf_counter()
+    target.verify()
+    verdict, card = scorecard(
+        target,
+        real,
+        suite,
+        fields=target.schema.columns,
+        compared=generators.modelled_fields(target.spec),
+        terminated=generators.known_termination(target.spec),
+        seed=seed,
+    )
+    origin = {"real dataset": real.spec.dataset_id, "real rows": len(real), "seed": seed, **environment()["versions"]}
+    about = {"path": target.url, "digest": target.digest(), "rows": len(target), **target.config}
+    write_json(path, {**card, "store": about, "provenance": origin})
+    passed = len(verdict.rules) - len(verdict.failures())
+    outcome = f"{'PASS' if verdict.passed else 'FAIL'} {passed}/{len(verdict.rules)} rules"
+    say("validate", f"fidelity {outcome} of '{suite.name}', {duration(time.perf_counter() - begin)}: {path}")
+    for rule in verdict.failures():
+        say("", rule.sentence())
+    return outcome
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+
+def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
+    """Write the augmented dataset: Minari (real episodes and one-step samples), flat HDF5 (all rows), card.
+
+    Args:
+        run: Run directory with a validated store.
+        config: The run's configuration.
+        allow_failed: Export also what failed the gate; the card then says so.
+
+    Returns:
+        The export folder.
+
+    Raises:
+        GateError: When the store failed the gate, or was not validated as it is now.
+    """
+    target = store.open(run.folder("store"))
+    path = run.folder("validation") / "scorecard.json"
+    card = require_passed(path, target.digest(), str(run.directory), allow_failed=allow_failed)
+    source = source_of(config)
+    folder = run.folder("export")
+    key = content_hash(target.digest(), source.fingerprint(), config.export, card["verdict"])
+    if record := run.finished("export", key):
+        say("export", f"nothing to do: {record['minari_id']} was written from this store")
+        return folder
+    dataset_id = next_version(config.export.minari_id or _default_id(config, target), folder / "minari")
+    real = source.load()
+    say("export", f"{len(real):,} real rows and {len(target):,} synthetic ones as {dataset_id}")
+    begin = time.perf_counter()
+    facts = CardFacts(
+        title=dataset_id,
+        spec=target.spec,
+        rows={"real rows": len(real), "synthetic rows": len(target)},
+        recipe={"generator": target.config["generator"], "seed": target.plan.seed, **card["provenance"]},
+        parents={real.spec.dataset_id: source.fingerprint(), "store": target.digest()},
+        verdicts=tuple({key: rule[key] for key in CARD_COLUMNS} for rule in card["verdict"]["rules"]),
+        allow_failed=allow_failed,
+    )
+    files = write_augmented(
+        dataset_id, real=real, synthetic=target, one_step=config.export.one_step, folder=folder, facts=facts
+    )
+    run.finish("export", key, {"minari_id": dataset_id, "files": files})
+    say("export", f"read back: identical, {duration(time.perf_counter() - begin)}")
+    for label, file in files.items():
+        say("", f"{label:<7} {file}")
+    return folder
+
+
+def _default_id(config: RunConfig, target: Store) -> str:
+    """E.g. `hopper/medium-replay-smote-v0`; a Minari source's own version is part of the name."""
+    name = target.spec.dataset_id if "/" in target.spec.dataset_id else f"local/{target.spec.dataset_id}"
+    return f"{name}-{target.config['generator']['kind']}-v0"
+
+
+# --- report and run --------------------------------------------------------------------------------------------------
+
+
+def report(run: Run) -> Path:
+    """Write `report.html` from what the run has measured so far.
+
+    Raises:
+        ConfigError: When nothing was validated yet.
+    """
+    path = run.folder("validation") / "scorecard.json"
+    if not path.exists():
+        raise ConfigError(
+            f"there is nothing to report in '{run.directory}'",
+            found="no scorecard",
+            fix=f"synthpipe validate {run.directory}",
+        )
+    exported = run.folder("export") / "stage.json"
+    files = read_json(exported)["files"] if exported.exists() else None
+    page = render({**read_json(path), "export": files}, title=f"Synthetic data of {run.directory.name}")
+    target = run.directory / "report.html"
+    write_bytes(target, page.encode())
+    say("report", str(target))
+    return target
+
+
+def start(run: Run, config: RunConfig) -> None:
+    """Create the run directory and write its configuration."""
+    run.create()
+    write_bytes(run.directory / "config.yaml", dump_yaml(config.model_dump(mode="json")).encode())
+
+
+def plan_all(config: RunConfig) -> list[tuple[str, str]]:
+    """What `run_all` would do, as (stage, text); nothing is done.
+
+    Raises:
+        ConfigError: For everything in the configuration that cannot be used.
+    """
+    generator = generators.build(config.generator)
+    suite, lines = load_suite(config.validation.suite), []
+    if config.dataset in catalog.entries():
+        wanted = collecting.collection(config.dataset, rows=config.collect.rows)
+        spec, schema, size = wanted.spec, wanted.schema, wanted.rows
+        lines.append(
+            ("collect", f"{size:,} rows of {config.dataset} in {wanted.plan.num_shards} shards, {_size(schema, size)}")
+        )
+    else:
+        spec = source_of(config).load().spec
+    made = generated_schema(spec, generator)
+    one_step = min(config.export.one_step, config.generate.rows)
+    return [
+        *lines,
+        ("train", f"{generator.kind} {generator.config.plain()}, {config.held_out:.0%} of the episodes held out"),
+        ("generate", f"{config.generate.rows:,} rows, {_size(made, config.generate.rows)}"),
+        ("validate", f"{len(suite.rules)} rules of '{suite.name}'"),
+        ("export", f"Minari (real episodes and {one_step:,} samples) and flat HDF5 (all rows)"),
+        ("report", "report.html"),
+    ]
+
+
+def _size(schema: Schema, rows: int) -> str:
+    return f"{rows * schema.row_bytes / 1e6:,.1f} MB"
+
+
+def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False) -> Path:
+    """Every stage in order; what is finished is skipped, what failed the gate is reported and not exported.
+
+    Returns:
+        The report.
+    """
+    start(run, config)
+    if config.dataset in catalog.entries():
+        collect(config.dataset, rows=config.collect.rows, workers=workers)
+    train(run, config)
+    generate(run, config, workers=workers, yes=yes)
+    validate(run, config)
+    try:
+        export(run, config)
+    finally:  # also what failed the gate is reported
+        page = report(run)
+    return page

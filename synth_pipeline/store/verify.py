@@ -1,0 +1,89 @@
+"""Verification: every file of a store against what was committed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from synth_pipeline.errors import StoreError
+from synth_pipeline.store.commits import Commit
+from synth_pipeline.store.folder import Folder
+from synth_pipeline.store.identity import Identity, shard_key
+
+MEND = "forget them with `Store.drop(shard)` and run `synthpipe generate RUN` again; it makes only what is missing"
+
+
+def damaged_shards(folder: Folder, identity: Identity, commits: Mapping[int, Commit]) -> dict[int, list[str]]:
+    """Shard -> what is wrong with its files, for every committed shard that is not as it was written."""
+    problems: dict[int, list[str]] = {}
+    for commit in commits.values():
+        for array in identity.schema.arrays:
+            key = shard_key(array, commit.shard)
+            problem = _problem(folder.get(key), commit.sizes[array.name], commit.checksums[array.name])
+            if problem:
+                problems.setdefault(commit.shard, []).append(f"'{key}' {problem}")
+    return problems
+
+
+def _problem(data: bytes | None, size: int, checksum: str) -> str | None:
+    if data is None:
+        return "is missing"
+    if len(data) != size:
+        return f"has {len(data):,} bytes, not {size:,}"
+    return None if hashlib.sha256(data).hexdigest() == checksum else "does not match its checksum"
+
+
+def require_sound(folder: Folder, identity: Identity, commits: Mapping[int, Commit]) -> None:
+    """Check every byte.
+
+    Raises:
+        StoreError: Naming the missing or damaged shards and files, and how to mend them.
+    """
+    require_complete(folder, identity, commits)
+    problems = damaged_shards(folder, identity, commits)
+    if problems:
+        shards = list(problems)
+        raise StoreError(
+            f"{_named(shards)} of the store '{folder.url}' {'is' if len(shards) == 1 else 'are'} damaged",
+            found="; ".join(line for lines in problems.values() for line in lines[:3]),
+            fix=MEND,
+        )
+    _require_metadata(folder, identity)
+
+
+def require_complete(folder: Folder, identity: Identity, commits: Mapping[int, Commit]) -> None:
+    """Check that every planned shard is committed.
+
+    Raises:
+        StoreError: Naming the missing shards.
+    """
+    missing = [shard for shard in range(identity.plan.num_shards) if shard not in commits]
+    if missing:
+        raise StoreError(
+            f"the store '{folder.url}' is not complete",
+            found=f"{len(missing)} of {identity.plan.num_shards} shards are not committed: {_named(missing)}",
+            fix="run `synthpipe generate RUN` again; it makes only what is missing",
+        )
+
+
+def _require_metadata(folder: Folder, identity: Identity) -> None:
+    for key, expected in identity.array_metadata().items():
+        if not _same_json(folder.get(key), expected):
+            raise StoreError(
+                f"the metadata of an array of the store '{folder.url}' is missing or altered",
+                found=f"'{key}'",
+                fix=f"delete '{key}' and run `synthpipe generate RUN` again; it is written anew, no row is lost",
+            )
+
+
+def _same_json(data: bytes | None, expected: bytes) -> bool:
+    try:
+        return bool(json.loads(data or b"null") == json.loads(expected))
+    except ValueError:
+        return False
+
+
+def _named(shards: list[int]) -> str:
+    shown = ", ".join(str(shard) for shard in shards[:10]) + (", ..." if len(shards) > 10 else "")
+    return f"shard {shown}" if len(shards) == 1 else f"shards {shown}"

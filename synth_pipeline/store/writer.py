@@ -1,0 +1,230 @@
+"""Writing: the store's folder, the lock, whole shards, and last of all a commit each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synth_pipeline.data.containers import Episodes, Transitions
+from synth_pipeline.data.fields import Array
+from synth_pipeline.errors import ConfigError, StoreError
+from synth_pipeline.runs import require_space
+from synth_pipeline.store import commits
+from synth_pipeline.store import identity as identities
+from synth_pipeline.store.commits import Commit
+from synth_pipeline.store.folder import PARTIAL, Folder, open_folder
+from synth_pipeline.store.identity import Identity, shard_key
+from synth_pipeline.store.lock import LOCK, Lock, hold
+from synth_pipeline.store.plan import Plan, ShardTask
+from synth_pipeline.store.schema import FORMAT_VERSION, Schema, StoredArray
+from synth_pipeline.store.shards import encode
+
+
+def prepare(folder: Folder, schema: Schema, plan: Plan, config: Mapping[str, Any]) -> Identity:
+    """Make the store, or check that the one that is there is the same one, perhaps with fewer rows.
+
+    Raises:
+        StoreError: When the folder holds another store, or something else.
+        StoreBusyError: When rows are to be added while another process writes.
+    """
+    if schema.format_version != FORMAT_VERSION:
+        raise ConfigError("this format version cannot be written", found=schema.format_version, accepted=FORMAT_VERSION)
+    wanted = Identity(schema, plan, identities.checked_config(config))
+    present = identities.load(folder)
+    if present is not None:
+        _require_same(folder, present, wanted)
+    metadata = {identities.ROOT: wanted.to_bytes(), **wanted.array_metadata()}
+    stale = [key for key, found in zip(metadata, _present(folder, metadata), strict=True) if found != metadata[key]]
+    if stale:
+        with hold(folder):
+            latest = identities.load(folder)
+            if latest is not None:
+                _require_same(folder, latest, wanted)
+            # The group first: it marks the folder as a store, so that a crash after it is resumed, not refused.
+            for key in stale:
+                folder.put(key, metadata[key])
+    return wanted
+
+
+def _present(folder: Folder, keys: Mapping[str, bytes]) -> list[bytes | None]:
+    return folder.get_many(keys) if folder.exists() else [None] * len(keys)
+
+
+def _require_same(folder: Folder, present: Identity, wanted: Identity) -> None:
+    extended = wanted.plan == present.plan or wanted.plan.extends(present.plan)
+    if extended and wanted.schema == present.schema and wanted.config == present.config:
+        return
+    differences = present.differences(wanted)
+    shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
+    raise StoreError(
+        f"the store '{folder.url}' was made with other settings",
+        found=shown,
+        accepted=f"the same schema, plan and configuration, or more rows than {present.plan.num_rows:,}",
+        fix="go back to the old settings to continue it, or generate into another folder",
+    )
+
+
+class Writing:
+    """A store while its lock is held. Use `Store.writing()`."""
+
+    def __init__(self, folder: Folder, identity: Identity, lock: Lock) -> None:
+        self._folder, self._identity, self._lock = folder, identity, lock
+
+    def missing(self) -> list[ShardTask]:
+        """The tasks whose shards are not committed, in order.
+
+        Raises:
+            StoreBusyError: When the lock was lost.
+        """
+        self._lock.check()
+        present = commits.read(self._folder)
+        plan = self._identity.plan
+        return [plan.task(shard) for shard in range(plan.num_shards) if shard not in present]
+
+    def finalise(self) -> None:
+        """Gather the commits into one manifest and clear what crashes left behind.
+
+        Raises:
+            StoreError: When shards are missing.
+            StoreBusyError: When the lock was lost.
+        """
+        missing = self.missing()
+        if missing:
+            raise StoreError(
+                f"the store '{self._folder.url}' is not complete",
+                found=f"{len(missing)} of {self._identity.plan.num_shards} shards are missing",
+                fix="run `synthpipe generate RUN` again; it makes the missing ones",
+            )
+        commits.compact(self._folder)
+        arrays = self._identity.schema.arrays
+        shards = range(self._identity.plan.num_shards)
+        ours = {shard_key(array, shard) for array in arrays for shard in shards}
+        ours |= {identities.ROOT, LOCK, commits.MANIFEST, commits.SIDECAR, *self._identity.array_metadata()}
+        names = {array.name for array in arrays}
+        for key in self._folder.list_keys():
+            if key.endswith(PARTIAL) or (key.partition("/")[0] in names and key not in ours):
+                self._folder.delete(key)
+
+    def drop(self, *shards: int) -> None:
+        """Forget shards, so that `missing` names them again."""
+        self._lock.check()
+        commits.drop(self._folder, shards)
+
+
+@contextmanager
+def writing(folder: Folder, identity: Identity) -> Iterator[Writing]:
+    """Hold the lock of a store; leftovers of crashed writers are cleared and the disk is checked first.
+
+    Raises:
+        StoreBusyError: When another process writes.
+        ResourceError: When the disk cannot hold the missing rows.
+    """
+    with hold(folder) as lock:
+        session = Writing(folder, identity, lock)
+        for key in folder.list_keys():
+            if key.endswith(PARTIAL):
+                folder.delete(key)
+        if folder.local is not None and not identity.schema.compressed:
+            rows = sum(task.rows for task in session.missing())
+            require_space(folder.local, rows * identity.schema.row_bytes)
+        yield session
+
+
+def write_shard(
+    url: str | Path,
+    task: ShardTask,
+    rows: Transitions | Episodes,
+    *,
+    sidecar: Mapping[str, Any] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Commit:
+    """Write one shard whole and commit it; for worker processes, under the lock that their coordinator holds.
+
+    A shard that is committed already is left alone. Two workers that write the same shard do no harm, since
+    the same task gives the same bytes.
+
+    Args:
+        url: Where the store is.
+        task: Which shard, and the attempt that gave the rows.
+        rows: `Transitions` or `Episodes` with exactly the columns of the schema; at most `task.rows` rows.
+        sidecar: Plain values to note beside the shard and outside the digest, e.g. `{"seconds": 41.0}`.
+        storage_options: For s3fs.
+
+    Returns:
+        The commit, also when it was there before.
+
+    Raises:
+        StoreError: When there is no store, or the rows do not fit its schema.
+        ResourceError: When the disk is full; nothing is lost, and the same command goes on.
+    """
+    folder = open_folder(url, storage_options)
+    identity = identities.load(folder)
+    if identity is None:
+        raise StoreError(f"there is no store at '{folder.url}'", fix="call store.create first")
+    present = commits.find(folder, task.shard)
+    if present is not None:
+        return present
+    entries = _entries(identity.schema, rows)
+    if len(rows_of := next(iter(entries.values()))) > task.rows:
+        raise _misfit(f"shard {task.shard} holds too many rows", len(rows_of), f"at most {task.rows}")
+    sizes, checksums = _write_arrays(folder, identity, task.shard, entries)
+    episodes = len(rows) if isinstance(rows, Episodes) else None
+    commit = Commit(task.shard, len(rows_of), episodes, task.attempt, sizes, checksums)
+    commits.write(folder, commit, {"host": socket.gethostname(), "pid": os.getpid(), **(sidecar or {})})
+    return commit
+
+
+def _write_arrays(
+    folder: Folder, identity: Identity, shard: int, entries: Mapping[str, Array]
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Each array's shard is hashed, and the next one encoded, while the disk is busy."""
+    sizes, checksums, puts = {}, {}, list[Future[None]]()
+    with ThreadPoolExecutor(1) as disk:
+        for array in identity.schema.arrays:
+            data = encode(entries[array.name], identity.form(array))
+            puts.append(disk.submit(folder.put, shard_key(array, shard), data))
+            sizes[array.name], checksums[array.name] = len(data), hashlib.sha256(data).hexdigest()
+        for put in puts:
+            put.result()
+    return sizes, checksums
+
+
+def _entries(schema: Schema, rows: Transitions | Episodes) -> dict[str, Array]:
+    """Array name -> its entries, checked against the schema."""
+    if isinstance(rows, Episodes) != (schema.kind == "trajectories"):
+        accepted = "Episodes" if schema.kind == "trajectories" else "Transitions"
+        raise _misfit(f"a store of {schema.kind} holds something else", type(rows).__name__, accepted)
+    given = dict(rows.columns)
+    if isinstance(rows, Episodes):
+        given |= {
+            "observations": rows.observations,
+            "final_observations": rows.final_observations,
+            "episode_starts": rows.starts[:-1],
+        }
+    wanted = {array.name: array for array in schema.arrays}
+    if given.keys() != wanted.keys():
+        raise _misfit("the columns are not those of the store", ", ".join(sorted(given)), ", ".join(sorted(wanted)))
+    for name, array in wanted.items():
+        _require_form(array, np.asarray(given[name]))
+    return {name: np.asarray(given[name]) for name in wanted}
+
+
+def _require_form(array: StoredArray, values: Array) -> None:
+    if values.dtype != array.dtype or values.shape[1:] != array.shape:
+        raise _misfit(
+            f"column '{array.name}' has another form than the store's",
+            f"{values.dtype} {values.shape[1:]}",
+            f"{array.dtype} {array.shape}",
+        )
+
+
+def _misfit(what: str, found: object, accepted: object) -> StoreError:
+    return StoreError(what, found=found, accepted=accepted, fix="make the rows fit the schema before writing them")

@@ -1,0 +1,69 @@
+"""Functions that worker processes import: what a task may do to its worker."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from synth_pipeline.errors import StoreError
+
+
+def square(number):
+    return number * number
+
+
+def process_and_threads(number):
+    time.sleep(0.05)
+    return number, os.getpid(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("OPENBLAS_NUM_THREADS")
+
+
+def _count(folder, name):
+    """How often this was called for `name`, over all processes."""
+    Path(folder, f"{name}.{os.getpid()}.{time.monotonic_ns()}").touch()
+    return calls(folder, name)
+
+
+def calls(folder, name):
+    return len(list(Path(folder).glob(f"{name}.*")))
+
+
+def die_at_first(task):
+    """Task `(folder, name, deaths)`: SIGKILL of the worker in the first `deaths` calls."""
+    folder, name, deaths = task
+    if _count(folder, name) <= deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name
+
+
+def slow_or_deadly(task):
+    """Task `(folder, name, deaths)`: harmless ones are still running when the deadly one dies."""
+    folder, name, deaths = task
+    seen = _count(folder, name)
+    if deaths:
+        time.sleep(0.3)  # let the neighbour start
+        if seen <= deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        time.sleep(1.0)
+    return name
+
+
+def fail(number):
+    """A user's mistake in task 2 (after a moment), a bug in task 3."""
+    if number == 2:
+        time.sleep(0.3)
+        raise StoreError("shard 2 is damaged", found=[1, 2], accepted="a whole shard", fix="write it again")
+    if number == 3:
+        raise ZeroDivisionError("a bug")
+    return number
+
+
+def sample_digest(task):
+    """Task `(directory, rows, seed, shard, attempt)`: what a saved generator draws there, as bytes by column."""
+    from synth_pipeline.generators.base import load
+    from synth_pipeline.seeding import Stage, stream
+
+    directory, rows, *address = task
+    generator, _ = load(Path(directory))
+    sample = generator.sample(rows, stream(address[0], Stage.GENERATE, *address[1:]))
+    return [(name, str(column.dtype), column.shape, column.tobytes()) for name, column in sample.columns.items()]

@@ -1,0 +1,57 @@
+import pickle
+
+import pytest
+
+from synth_pipeline import errors
+from synth_pipeline.errors import SynthPipelineError, nearest, unknown_name
+
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SynthPipelineError)]
+
+
+def test_text_has_what_found_accepted_fix_in_this_order():
+    error = errors.StoreError("it is broken", found="a", accepted="b", fix="c")
+    assert error.render() == "StoreError: it is broken\n  found     a\n  accepted  b\n  fix       c"
+
+
+def test_rows_that_are_not_given_are_left_out_but_zero_is_given():
+    assert str(errors.ConfigError("no", found=0)) == "no\n  found     0"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_cross_process_boundaries_whole(kind):
+    error = pickle.loads(pickle.dumps(kind("what", found=(1, "x"), accepted=None, fix="do")))  # noqa: S301
+    assert type(error) is kind
+    assert (error.what, error.found, error.accepted, error.fix) == ("what", (1, "x"), None, "do")
+    assert str(error) == str(kind("what", found=(1, "x"), fix="do"))
+
+
+def test_families_have_their_own_exit_codes():
+    direct = [kind for kind in KINDS if kind.__base__ is SynthPipelineError]
+    codes = [kind.exit_code for kind in [SynthPipelineError, *direct]]
+    assert len(set(codes)) == len(codes)
+    assert all(kind.exit_code > 0 for kind in KINDS)
+    assert errors.UnknownNameError.exit_code == errors.ConfigError.exit_code
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"), [("hoper", "hopper"), ("SMOTE", "smote"), ("Hopper", "hopper"), ("xyzzy", None), ("", None)]
+)
+def test_nearest(typed, expected):
+    assert nearest(typed, ["hopper", "walker2d", "smote"]) == expected
+
+
+def test_nearest_gives_the_name_as_it_is_spelt():
+    assert nearest("hopper-V5", ["Hopper-v5", "Ant-v5"]) == "Hopper-v5"
+
+
+def test_unknown_name_lists_what_exists_and_suggests():
+    error = unknown_name("generator", "smot", iter(["smote", "copula"]))
+    assert "there is no generator called 'smot'" in str(error)
+    assert error.accepted == "copula, smote"
+    assert error.fix == "did you mean 'smote'?"
+
+
+def test_unknown_name_without_anything_known():
+    error = unknown_name("plugin", "x", [])
+    assert error.accepted == "no plugin is available"
+    assert error.fix is None

@@ -1,0 +1,118 @@
+import os
+import time
+
+import pytest
+import worker_tasks
+
+from synth_pipeline.errors import ConfigError, StoreError, TaskError
+from synth_pipeline.scale import local
+from synth_pipeline.scale.local import MAX_TRIES, cores, map_tasks
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_task_once_with_its_own_result(workers):
+    results = list(map_tasks(worker_tasks.square, range(9), workers=workers))
+    assert sorted(results) == [(n, n * n) for n in range(9)]
+
+
+def test_no_tasks_need_no_process(monkeypatch):
+    monkeypatch.setattr(local, "ProcessPoolExecutor", None)
+    assert list(map_tasks(worker_tasks.square, [], workers=2)) == []
+
+
+def test_threads_are_pinned_in_workers_and_untouched_here(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    results = [result for _, result in map_tasks(worker_tasks.process_and_threads, range(3), workers=1, threads=1)]
+    assert {result[2:] for result in results} == {("1", "1")}
+    assert os.getpid() not in {result[1] for result in results}  # one worker is a process of its own, too
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize("values", [{"workers": 0}, {"workers": -1}, {"threads": 0}])
+def test_impossible_numbers(values):
+    with pytest.raises(ConfigError, match="at least one"):
+        list(map_tasks(worker_tasks.square, [1], **values))
+
+
+def test_cores_are_those_of_this_process(monkeypatch):
+    assert 1 <= cores() <= os.cpu_count()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5})
+    assert cores() == 3
+
+
+def test_a_killed_worker_is_replaced_and_its_task_runs_again(tmp_path):
+    tasks = [(str(tmp_path), name, deaths) for name, deaths in (("a", 0), ("b", MAX_TRIES - 1), ("c", 0))]
+    results = dict(map_tasks(worker_tasks.die_at_first, tasks, workers=1))
+    assert sorted(results.values()) == ["a", "b", "c"]
+    assert worker_tasks.calls(tmp_path, "b") == MAX_TRIES
+    assert worker_tasks.calls(tmp_path, "a") == 1  # what was handed over is not computed twice
+
+
+def test_a_task_that_always_kills_its_worker_is_given_up_and_named(tmp_path):
+    tasks = [(str(tmp_path), "a", 0), (str(tmp_path), "b", 99), (str(tmp_path), "c", 0)]
+    results = map_tasks(worker_tasks.die_at_first, tasks, workers=1)
+    assert next(results) == (tasks[0], "a")
+    with pytest.raises(TaskError, match=f"died {MAX_TRIES} times") as caught:
+        list(results)
+    assert "'b', 99" in caught.value.found
+    assert worker_tasks.calls(tmp_path, "b") == MAX_TRIES
+
+
+def test_the_neighbour_of_a_deadly_task_is_not_blamed(tmp_path):
+    """Both were running when the worker died; only one of them is at fault, and it is the second in order."""
+    tasks = [(str(tmp_path), "innocent", 0), (str(tmp_path), "deadly", 99)]
+    found = []
+    with pytest.raises(TaskError) as caught:
+        found.extend(map_tasks(worker_tasks.slow_or_deadly, tasks, workers=2))
+    assert "'deadly', 99" in caught.value.found
+    assert worker_tasks.calls(tmp_path, "innocent") <= 2
+
+
+def test_a_users_mistake_crosses_the_process_boundary_whole():
+    results, caught = [], None
+    try:
+        for item in map_tasks(worker_tasks.fail, [0, 1, 2], workers=1):
+            results.append(item)
+    except StoreError as error:
+        caught = error
+    assert results == [(0, 0), (1, 1)]  # finished before: handed over
+    assert (caught.what, caught.found) == ("shard 2 is damaged", [1, 2])
+    assert (caught.accepted, caught.fix) == ("a whole shard", "write it again")
+
+
+def test_a_bug_in_a_task_keeps_its_type_and_its_remote_traceback():
+    with pytest.raises(ZeroDivisionError, match="a bug") as caught:
+        list(map_tasks(worker_tasks.fail, [3], workers=1))
+    assert "worker_tasks.py" in str(caught.value.__cause__)
+
+
+def test_what_ended_beside_a_failure_is_handed_over_first():
+    results = []
+
+    def consume_slowly():
+        for item in map_tasks(worker_tasks.fail, [0, 2, 1, 5], workers=2):
+            results.append(item)
+            time.sleep(0.5)  # meanwhile all the others end
+
+    with pytest.raises(StoreError):
+        consume_slowly()
+    assert sorted(results) == [(0, 0), (1, 1), (5, 5)]
+
+
+def test_closing_early_stops_the_workers_and_restores_the_environment(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    results = map_tasks(worker_tasks.process_and_threads, range(1000), workers=1)
+    _, (_, worker, _, _) = next(results)
+    begin = time.monotonic()
+    results.close()
+    assert time.monotonic() - begin < 20  # a thousand tasks would take longer
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+def test_functions_that_cannot_be_sent_are_refused():
+    with pytest.raises(Exception, match="pickle"):
+        list(map_tasks(lambda number: number, [1], workers=1))
