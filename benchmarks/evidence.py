@@ -1,4 +1,7 @@
-"""Writes evidence: one JSON a claim, beside the program that measured it (README, section "Evidence")."""
+"""Evidence: one JSON a claim, beside the program that measured it.
+
+`python benchmarks/evidence.py` prints every claim with its verdict; with a claim's name it measures that one again.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +90,40 @@ def machine() -> dict[str, Any]:
     cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {"cpu": cpu, "cores": os.cpu_count(), "memory_gb": round(memory), "gpu": None}
+
+
+def all_claims() -> dict[str, dict[str, Any]]:
+    """Claim -> what its file says, sorted."""
+    root = Path(__file__).resolve().parent.parent
+    files = [path for folder in ("benchmarks", "validation") for path in (root / folder / "results").glob("*.json")]
+    bodies = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    return {body["claim"]: body for body in sorted(bodies, key=lambda body: str(body["claim"]))}
+
+
+def show() -> None:
+    """Print one line a claim."""
+    claims = all_claims()
+    for claim, body in claims.items():
+        verdict = "holds" if body["holds"] else "FALLS SHORT"
+        value = f"{body['value']:.4g} {body['unit']} (bar {body['bar']})" if body["kind"] == "bar" else "table"
+        print(f"{claim:<42} {verdict:<12} {value}  [{body['date']}, {body['commit']}]")
+        if not body["holds"]:
+            print(f"{'':<42} why: {body['details'].get('why', 'not stated')}")
+    print(f"{sum(bool(body['holds']) for body in claims.values())} of {len(claims)} claims hold")
+
+
+def measure(claim: str) -> int:
+    """Run the program that measured a claim again."""
+    claims = all_claims()
+    if claim not in claims:
+        print(f"there is no claim '{claim}'; known: {', '.join(claims)}", file=sys.stderr)
+        return 2
+    root = Path(__file__).resolve().parent.parent
+    _, program, *arguments = shlex.split(claims[claim]["command"])
+    return subprocess.run([sys.executable, program, *arguments], cwd=root).returncode
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit(measure(sys.argv[1]))
+    show()

@@ -79,7 +79,8 @@ def measure_writing(folder: Path, rows: int, repetitions: int) -> tuple[list[flo
     """Seconds of numpy and of the store; the last pair stays on disk."""
     part = block(SHARD_ROWS)
     full = {name: np.resize(column, (rows, *column.shape[1:])) for name, column in part.columns.items()}
-    yardstick, ours = [], []
+    yardstick: list[float] = []
+    ours: list[float] = []
     for _ in range(repetitions):
         for place, seconds, work in (
             (folder / "numpy", yardstick, lambda: save_numpy(folder / "numpy", full)),
@@ -93,7 +94,8 @@ def measure_writing(folder: Path, rows: int, repetitions: int) -> tuple[list[flo
 
 def measure_reading(folder: Path, repetitions: int) -> tuple[list[float], list[float]]:
     """Seconds of numpy and of the store, both warm."""
-    yardstick, ours = [], []
+    yardstick: list[float] = []
+    ours: list[float] = []
     for repetition in range(repetitions + 1):
         pair = timed(lambda: load_numpy(folder / "numpy")), timed(lambda: store.open(folder / "store").read_all())
         if repetition:
@@ -162,11 +164,12 @@ def main() -> None:
             details = {"rows": arguments.rows, "numpy_seconds": pair[0], "store_seconds": pair[1]}
             record(claim, yardstick / ours, bar=bar, unit=unit, seconds=seconds, details=details, folder=results)
         rows = {"rows": arguments.rows}
-        record("store.batches_per_s", batches, bar=">= 200", unit="batches of 4,096 rows a second",
-               seconds=seconds, details=rows, folder=results)  # fmt: skip
-        record("store.peak_memory_mb", memory, bar="< 1000", unit="MB", seconds=seconds, details=rows, folder=results)
-        record("store.open_seconds", opening["finalised"], bar="< 0.5", unit="s", seconds=seconds,
-               details={"shards": arguments.shards, **opening}, folder=results)  # fmt: skip
+        for claim, value, bar, unit, details in (
+            ("store.batches_per_s", batches, ">= 200", "batches of 4,096 rows a second", rows),
+            ("store.peak_memory_mb", memory, "< 1000", "MB", rows),
+            ("store.open_seconds", opening["finalised"], "< 0.5", "s", {"shards": arguments.shards, **opening}),
+        ):
+            record(claim, value, bar=bar, unit=unit, seconds=seconds, details=details, folder=results)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def pack(weights_path: Path, snapshots: int = MAX_SNAPSHOTS) -> None:
     """
     environment, recipe = read_training(weights_path.with_suffix(".json"))
     weights = behaviours.read_weights(weights_path)
-    for count in range(min(snapshots, MAX_SNAPSHOTS), 1, -1):
+    for count in range(max(2, min(snapshots, MAX_SNAPSHOTS)), 1, -1):
         chosen = choose(recipe, count)
         data = compressed(weights, chosen)
         if len(data) <= MAX_BYTES:

@@ -61,8 +61,8 @@ def to_torchrl(data: Episodes | Transitions) -> TensorDict:
         MissingExtraError: When torch or tensordict is not installed.
         UnknownNameError: When actions, rewards or terminations are missing.
     """
-    torch = _optional("torch", "torch")
     tensordict = _optional("tensordict", "tensordict")
+    torch = _optional("torch", "torch")
     episodes = with_truncations(data) if isinstance(data, Episodes) else as_episodes(data)
     terminated, truncated = _flag(episodes["terminations"]), _flag(episodes["truncations"])
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synth_pipeline.data.fields import Array, Field
+from synth_pipeline.data.spec import transition_fields
 from synth_pipeline.errors import SourceError, nearest
 
 _BLOCK_VALUES = 1 << 22
@@ -114,6 +115,13 @@ def class_field(name: str, values: Array, classes: int, origin: str) -> Field:
             f"{origin}: column '{name}' does not hold classes", found=where, accepted=f"integers 0 to {classes - 1}"
         )
     return Field(name=name, kind="categorical", num_categories=classes)
+
+
+def columns_of(observations: Field, actions: Field, extra: tuple[Field, ...] = ()) -> tuple[Field, ...]:
+    """The columns of transitions whose observations may be classes."""
+    usual = transition_fields(observations.size, actions, extra=extra)
+    states = ("observations", "next_observations")
+    return tuple(observations.replace(name=field.name) if field.name in states else field for field in usual)
 
 
 def same_length(columns: Mapping[str, Array], origin: str) -> None:

@@ -74,14 +74,15 @@ class D4RLSource:
     def load(self) -> Dataset:
         """Read the columns block by block (see `Source`)."""
         with self._open() as file:
-            keys = self._keys(file)
+            spec = self._carried_spec(file)
+            keys = self._keys(file) | _further(file, spec)
             given = flat.Given(
                 dataset_id=self.dataset_id,
                 origin=f"'{self.path}'",
                 horizon=self.horizon,
                 action_bounds=self.action_bounds,
                 independent=self._independent(file),
-                spec=self._carried_spec(file),
+                spec=spec,
                 provenance={"source": "d4rl-hdf5", "file": self.path.name, "metadata": _scalars(file)},
             )
             columns = {name: _column(file[key]) for name, key in keys.items()}
@@ -114,6 +115,15 @@ class D4RLSource:
     def _carried_spec(self, file: h5py.File) -> DatasetSpec | None:
         text = file.attrs.get(SPEC_ATTRIBUTE)
         return None if text is None else carried_spec(text, f"'{self.path}', attribute {SPEC_ATTRIBUTE}")
+
+
+def _further(file: h5py.File, spec: DatasetSpec | None) -> dict[str, str]:
+    """In an export of ours: the other columns of its spec, and the provenance of rows under `infos/`."""
+    if spec is None:
+        return {}
+    known = {*flat.REQUIRED, *flat.OPTIONAL}
+    columns = {field.name: field.name for field in spec.fields if field.name not in known and field.name in file}
+    return columns | {name: f"infos/{name}" for name in file.get("infos", ()) if name not in known}
 
 
 def _column(stored: h5py.Dataset) -> Array:

@@ -6,8 +6,9 @@ Keys are Gymnasium's or D4RL's: `observations, actions, rewards, terminations | 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as attribute
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,13 +17,15 @@ from synth_pipeline.data.containers import Episodes, Transitions
 from synth_pipeline.data.d4rl import breaks, to_episodes
 from synth_pipeline.data.fields import Array, Field
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.data.spec import DatasetSpec, transition_fields
+from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import SourceError
 from synth_pipeline.sources import checks
 
 ALIASES = {"terminals": "terminations", "timeouts": "truncations"}
 REQUIRED = ("observations", "actions", "rewards", "terminations")
 OPTIONAL = ("next_observations", "truncations", "costs")
+_STATES = ("observations", "next_observations")
+_VECTORS = (*_STATES, "actions")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Given:
     action_bounds: tuple[Any, Any] | None = None
     independent: bool = False
     spec: DatasetSpec | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = attribute(default_factory=dict)
 
 
 def canonical_keys(keys: Iterable[str], origin: str) -> dict[str, str]:
@@ -72,21 +75,31 @@ def dataset(columns: Mapping[str, Array], given: Given) -> Dataset:
     """Check flat columns and build the dataset; the arrays are not changed.
 
     Args:
-        columns: Gymnasium's names -> `[n, ...]`.
+        columns: Gymnasium's names -> `[n, ...]`; columns of other names go along as they are.
         given: Facts beside the columns.
 
     Raises:
         SourceError: On wrong shapes, NaN or inf, bad flags, an empty dataset, or unmarked time limits.
     """
     clean = _checked(columns, given)
-    actions, bounds_from = _action_field(clean["actions"], given)
-    following = "following row; a terminal row repeats its own observation, its next one is not in the data"
     independent = given.independent or _unconnected(clean)
     container = _rows(clean, given) if independent else _episodes(clean, given)
-    extra = (Field(name="costs"),) if "costs" in clean else ()
-    spec = given.spec or DatasetSpec(
+    spec = given.spec or _spec(clean, given)
+    _require_spec(spec, clean, given.origin)
+    if isinstance(container, Episodes):
+        return Dataset(spec, episodes=container)
+    return Dataset(spec, rows=container)
+
+
+def _spec(clean: Mapping[str, Array], given: Given) -> DatasetSpec:
+    observations = Field(name="observations", shape=clean["observations"].shape[1:])
+    if not observations.shape:
+        observations = _classes("observations", [clean[name] for name in _STATES if name in clean], given.origin)
+    actions, bounds_from = _action_field(clean["actions"], given)
+    following = "following row; a terminal row repeats its own observation, its next one is not in the data"
+    return DatasetSpec(
         dataset_id=given.dataset_id,
-        fields=transition_fields(clean["observations"].shape[1], actions, extra=extra),
+        fields=checks.columns_of(observations, actions, (Field(name="costs"),) if "costs" in clean else ()),
         horizon=given.horizon,
         provenance={
             **given.provenance,
@@ -94,10 +107,6 @@ def dataset(columns: Mapping[str, Array], given: Given) -> Dataset:
             "next_observations": "exact" if "next_observations" in clean else following,
         },
     )
-    _require_spec(spec, clean, given.origin)
-    if isinstance(container, Episodes):
-        return Dataset(spec, episodes=container)
-    return Dataset(spec, rows=container)
 
 
 def _checked(columns: Mapping[str, Array], given: Given) -> dict[str, Array]:
@@ -111,9 +120,9 @@ def _checked(columns: Mapping[str, Array], given: Given) -> dict[str, Array]:
     for name, column in clean.items():
         if name in ("terminations", "truncations"):
             clean[name] = checks.flags(name, column, origin)
-        elif column.ndim == 1 and name == "actions":
+        elif name in _VECTORS and column.ndim == 1:
             clean[name] = column.astype(np.int64, copy=False)
-        else:
+        elif name in REQUIRED + OPTIONAL:
             clean[name] = checks.as_float32(column)
             checks.require_finite(name, clean[name], origin)
     return clean
@@ -122,11 +131,12 @@ def _checked(columns: Mapping[str, Array], given: Given) -> dict[str, Array]:
 def _shaped(name: str, column: Array, origin: str) -> Array:
     if column.dtype.kind not in "fiub":
         raise SourceError(f"{origin}: column '{name}' is not numeric", found=f"dtype {column.dtype}")
-    if name in ("observations", "next_observations", "actions"):
-        classes = name == "actions" and column.ndim == 1 and column.dtype.kind in "iu"
+    if name in _VECTORS:
+        classes = column.ndim == 1 and column.dtype.kind in "iu"
         if not classes and (column.ndim != 2 or column.shape[1] == 0):
-            accepted = "(rows, components)" + (", or integers of shape (rows,)" if name == "actions" else "")
-            _wrong_shape(name, column, accepted, origin)
+            _wrong_shape(name, column, "(rows, components), or integers of shape (rows,)", origin)
+        return column
+    if name not in REQUIRED + OPTIONAL:
         return column
     if column.ndim == 2 and column.shape[1] == 1:
         return column[:, 0]
@@ -143,12 +153,17 @@ def _wrong_shape(name: str, column: Array, accepted: str, origin: str) -> NoRetu
 
 def _action_field(actions: Array, given: Given) -> tuple[Field, str]:
     if actions.ndim == 1:
-        return checks.class_field("actions", actions, max(2, int(actions.max()) + 1), given.origin), "observed"
+        return _classes("actions", [actions], given.origin), "observed"
     declared = None
     if given.action_bounds is not None:
         low, high = (np.asarray(bound, np.float64) for bound in given.action_bounds)
         declared = (np.broadcast_to(low, actions.shape[1:]), np.broadcast_to(high, actions.shape[1:]))
     return checks.action_field(actions, declared)
+
+
+def _classes(name: str, columns: Sequence[Array], origin: str) -> Field:
+    values = np.concatenate(columns)
+    return checks.class_field(name, values, max(2, int(values.max()) + 1), origin)
 
 
 def _unconnected(clean: Mapping[str, Array]) -> bool:
@@ -162,8 +177,8 @@ def _unconnected(clean: Mapping[str, Array]) -> bool:
 
 def _rows(clean: Mapping[str, Array], given: Given) -> Transitions:
     checks.require_columns(["next_observations"], clean, given.origin)
-    order = (*REQUIRED[:3], "next_observations", "terminations", "truncations", "costs")
-    return Transitions({name: clean[name] for name in order if name in clean})
+    order = dict.fromkeys((*REQUIRED[:3], "next_observations", *clean))
+    return Transitions({name: clean[name] for name in order})
 
 
 def _episodes(clean: Mapping[str, Array], given: Given) -> Episodes:
@@ -181,7 +196,7 @@ def _episodes(clean: Mapping[str, Array], given: Given) -> Episodes:
 
 
 def _require_spec(spec: DatasetSpec, clean: Mapping[str, Array], origin: str) -> None:
-    for name in ("observations", "actions"):
-        if spec.field(name).shape != clean[name].shape[1:]:
-            accepted = f"(rows, {', '.join(map(str, spec.field(name).shape))})"
-            _wrong_shape(name, clean[name], f"{accepted} as its spec says", origin)
+    for field in spec.fields:
+        if field.name in clean and field.shape != clean[field.name].shape[1:]:
+            accepted = f"(rows, {', '.join(map(str, field.shape))})"
+            _wrong_shape(field.name, clean[field.name], f"{accepted} as its spec says", origin)

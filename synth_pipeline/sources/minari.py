@@ -16,7 +16,7 @@ import numpy as np
 from synth_pipeline.data.containers import Episodes
 from synth_pipeline.data.fields import Field
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.data.spec import DatasetSpec, transition_fields
+from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import SourceError
 from synth_pipeline.sources import checks
 from synth_pipeline.sources.base import carried_spec, hash_files
@@ -89,11 +89,7 @@ class MinariSource:
             self._actions,
         )
         episodes, notes = assemble(raw, self._observations, self._actions, metadata["total_steps"], self._name)
-        observations, actions, bounds_from = self._fields(episodes)
-        columns = transition_fields(self._observations.size, actions)
-        if observations is not None:
-            states = {"observations", "next_observations"}
-            columns = tuple(observations.replace(name=f.name) if f.name in states else f for f in columns)
+        columns, bounds_from = self._fields(episodes)
         provenance = {**self._spec.provenance, **notes, "action_bounds": bounds_from, "next_observations": "exact"}
         return Dataset(self._spec.replace(fields=columns, provenance=provenance), episodes=episodes)
 
@@ -187,14 +183,15 @@ class MinariSource:
             provenance=provenance,
         )
 
-    def _fields(self, episodes: Episodes) -> tuple[Field | None, Field, str]:
-        """The observation column if it is categorical, the action column, and where the action bounds come from."""
-        states = None
-        if self._observations.classes:
+    def _fields(self, episodes: Episodes) -> tuple[tuple[Field, ...], str]:
+        """The columns, and where the action bounds come from."""
+        states, choices = self._observations, self._actions
+        observations = Field(name="observations", shape=states.shape)
+        if states.classes:
             every = np.concatenate([episodes.observations, episodes.final_observations])
-            states = checks.class_field("observations", every, self._observations.classes, self._name)
-        if self._actions.classes:
-            classes = checks.class_field("actions", episodes["actions"], self._actions.classes, self._name)
-            return states, classes, "declared"
-        actions, origin = checks.action_field(episodes["actions"], (self._actions.low, self._actions.high))
-        return states, actions, origin
+            observations = checks.class_field("observations", every, states.classes, self._name)
+        if choices.classes:
+            actions = checks.class_field("actions", episodes["actions"], choices.classes, self._name)
+            return checks.columns_of(observations, actions), "declared"
+        actions, origin = checks.action_field(episodes["actions"], (choices.low, choices.high))
+        return checks.columns_of(observations, actions), origin

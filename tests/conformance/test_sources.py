@@ -15,8 +15,11 @@ from source_suite import ForeignSourceTests, RecordedSourceTests, same_dataset
 from synth_pipeline import store
 from synth_pipeline.data.containers import Episodes, Transitions
 from synth_pipeline.data.fields import Field
+from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec, transition_fields
 from synth_pipeline.errors import StoreError
+from synth_pipeline.export.d4rl_hdf5 import write_flat
+from synth_pipeline.export.minari import write_minari
 from synth_pipeline.sources.d4rl_hdf5 import KIND_ATTRIBUTE, D4RLSource
 from synth_pipeline.sources.minari import MinariSource
 from synth_pipeline.sources.npz import NpzSource
@@ -229,16 +232,22 @@ class TestMinariParquet(Minari):
             pyarrow.parquet.write_table(table.rename_columns(names), file)
 
 
+def known_spec():
+    action = Field(name="actions", shape=(2,), low=(-1, -1), high=(1, 1), clip=True)
+    return DatasetSpec(
+        dataset_id="counter/known", fields=transition_fields(3, action), environment="toy-jumps", horizon=5
+    )
+
+
 class StoredData(RecordedSourceTests):
     kind = ""
+    horizon = 5
 
     def rows(self, truth):
         raise NotImplementedError
 
     def write(self, folder, truth):
-        fields = transition_fields(3, Field(name="actions", shape=(2,), low=(-1, -1), high=(1, 1), clip=True))
-        spec = DatasetSpec(dataset_id="counter/known", fields=fields)
-        url, schema = folder / "store", Schema(kind=self.kind, spec=spec)
+        url, schema = folder / "store", Schema(kind=self.kind, spec=known_spec())
         opened = store.create(url, schema, Plan(num_rows=len(truth.rewards), rows_per_shard=16, rows_per_chunk=16), {})
         with opened.writing() as session:
             (task,) = session.missing()
@@ -275,3 +284,58 @@ class TestStoredTrajectories(StoredData):
         columns = {k: v for k, v in truth.columns.items() if "observations" not in k}
         ends = truth.starts[1:] - 1
         return Episodes(truth.observations, truth.next_observations[ends], truth.starts, columns)
+
+
+class FlatExport(RecordedSourceTests):
+    """What our own export writes, read back."""
+
+    kind = ""
+    horizon = 5
+
+    def write(self, folder, truth):
+        truth = truth.changed("truncations", -1, True)
+        rows = Transitions({**truth.columns, "synthetic": truth.rewards > 3})
+        part = Dataset(known_spec(), rows=rows)
+        write_flat(folder / "flat.hdf5", [part], spec=known_spec(), metadata={"recipe": "counting"}, kind=self.kind)
+        return D4RLSource(folder / "flat.hdf5")
+
+    def test_the_spec_and_the_provenance_of_rows_come_back(self, source, truth):
+        dataset = source.load()
+        assert dataset.spec == known_spec()
+        np.testing.assert_array_equal(dataset.transitions()["synthetic"], truth.rewards > 3)
+
+    def reopen(self, folder, source):
+        return D4RLSource(next(folder.rglob("flat.hdf5")))
+
+
+class TestFlatExportOfTransitions(FlatExport):
+    kind = "transitions"
+    independent = True
+
+
+class TestFlatExportOfEpisodes(FlatExport):
+    kind = "episodes"
+
+    # An observation that is not finite does not chain, and the export refuses it already.
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    @pytest.mark.parametrize("name", ["actions", "rewards"])
+    def test_values_that_are_not_finite_are_refused(self, tmp_path, truth, name, value):
+        super().test_values_that_are_not_finite_are_refused(tmp_path, truth, name, value)
+
+
+class TestMinariExport(RecordedSourceTests):
+    horizon = 5
+
+    def write(self, folder, truth):
+        truth = truth.changed("truncations", -1, True)
+        columns = {k: v for k, v in truth.columns.items() if "observations" not in k}
+        ends = truth.starts[1:] - 1
+        episodes = Episodes(truth.observations, truth.next_observations[ends], truth.starts, columns)
+        made = write_minari("counter/known-v0", spec=known_spec(), episodes=[episodes], root=folder, metadata={})
+        return MinariSource(made)
+
+    def reopen(self, folder, source):
+        return MinariSource(folder / "counter/known-v0")
+
+    def test_the_environment_comes_back(self, source):
+        assert source.load().spec.environment == "toy-jumps"

@@ -10,7 +10,7 @@ from export_suite import SPEC, contents, counter_episodes, counter_rows
 from synth_pipeline.data.fields import Field
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec, transition_fields
-from synth_pipeline.errors import ExportError, ResourceError
+from synth_pipeline.errors import ExportError, ResourceError, SynthPipelineError
 from synth_pipeline.export import d4rl_hdf5
 from synth_pipeline.export.d4rl_hdf5 import Labelled, write_flat
 
@@ -158,5 +158,5 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_written(tmp_path, 
 
 def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "taken").write_text("x")
-    with pytest.raises(Exception, match="file stands in the way"):
+    with pytest.raises(SynthPipelineError, match="stands in the way"):
         write_flat(tmp_path / "taken" / "flat.hdf5", [rows()], spec=SPEC, metadata={})

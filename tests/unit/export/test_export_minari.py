@@ -189,7 +189,7 @@ def test_other_kinds_of_actions(root, field, values, space):
     dataset = write(root, spec=SPEC.replace(fields=transition_fields(3, field)), episodes=[part])
     assert dataset.action_space == space
     np.testing.assert_array_equal(dataset[1].actions, values[3:])
-    assert all(space.contains(action) for action in dataset[0].actions)
+    assert all(space.contains(np.asarray(action)) for action in dataset[0].actions)
 
 
 def test_images_stay_exact(root):

@@ -109,6 +109,14 @@ def test_integers_are_discrete_actions(write):
         write(actions=np.array([0, 1, -2, 0, 1, 2])).load()
 
 
+def test_integers_are_discrete_observations(write):
+    states = np.array([0, 1, 2, 3, 4, 5])
+    dataset = write(observations=states, next_observations=states + 1).load()
+    assert dataset.spec.field("next_observations").num_categories == 7
+    assert dataset.spec.observation_size == 1
+    np.testing.assert_array_equal(dataset.transitions()["next_observations"], states + 1)
+
+
 def test_bounds_given_by_the_caller_hold_the_data():
     spec = NpzSource(columns(), action_bounds=(-2.0, 2.0)).load().spec
     assert (spec.field("actions").low, spec.field("actions").high) == ((-2.0,), (2.0,))
