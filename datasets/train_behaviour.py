@@ -59,10 +59,11 @@ def _stable_baselines() -> Any:
 
 def make_model(environment: str, steps: int, seed: int) -> Any:
     """A fresh SAC learner with the shipped architecture: two layers of 256 ReLU, raw observations."""
+    algorithms = _stable_baselines()
     import torch
 
     torch.set_num_threads(1)
-    return _stable_baselines().SAC(
+    return algorithms.SAC(
         "MlpPolicy",
         envs.make(environment).make(),
         policy_kwargs={"net_arch": [256, 256], "activation_fn": torch.nn.ReLU},

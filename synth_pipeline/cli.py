@@ -55,6 +55,7 @@ def datasets() -> None:
     from synth_pipeline.sources.collect import CollectedSource
 
     table = Table("id", "rows", "collected", "references (random, best)", "what", box=None)
+    table.columns[0].no_wrap = True
     for entry in catalog.entries().values():
         references = entry.references
         best = f"{references.best.mean:,.0f}" if references.best else "-"

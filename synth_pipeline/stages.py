@@ -58,7 +58,7 @@ def collect(dataset_id: str, *, rows: int | None = None, workers: int = 1) -> Pa
     if target.complete:
         say("collect", f"nothing to do: {len(target):,} rows of {dataset_id} are in {collection.folder}")
         return collection.folder
-    fill(target, partial(_collect_shard, collection), label="collect", workers=workers)
+    fill(target, partial(_collect_shard, collection), rows=collection.rows, label="collect", workers=workers)
     return collection.folder
 
 
@@ -171,7 +171,7 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
         _confirm_hours(planned.plan.num_rows - len(target), planned.rate * workers)
     model = str(run.folder("model") / "generator")
     make_shard = GenerateShard(model, url, planned.plan.micro_batch, settings.max_attempts)
-    fill(target, make_shard, label="generate", workers=workers)
+    fill(target, make_shard, rows=planned.plan.num_rows, label="generate", workers=workers)
     return run.folder("store")
 
 

@@ -18,7 +18,7 @@ from synth_pipeline.errors import CheckpointError, SourceError
 from synth_pipeline.registry import Registry
 
 Floats = npt.NDArray[np.float64]
-CONSTANT = 1e-6  # a channel whose spread is below this, or this share of its size, is constant up to float32 rounding
+CONSTANT = 1e-6  # a channel whose spread is at most this share of its size is constant up to float32 rounding
 
 
 class Normalizer(Protocol):
@@ -58,9 +58,11 @@ class Normalizer(Protocol):
 class Affine:
     """z = (x - shift) / scale, the common form of `Standard` and `MinMax`.
 
+    A constant channel has scale 0: it is encoded as 0, and whatever a model makes of it decodes to the constant.
+
     Attributes:
         shift: `[channels]`.
-        scale: `[channels]`, > 0.
+        scale: `[channels]`, >= 0.
     """
 
     shift: Floats
@@ -69,7 +71,8 @@ class Affine:
 
     def encode(self, x: Array) -> npt.NDArray[np.float32]:
         """Physical -> model units, computed in float64."""
-        return ((np.asarray(x, np.float64) - self.shift) / self.scale).astype(np.float32)
+        centred = np.asarray(x, np.float64) - self.shift
+        return np.divide(centred, self.scale, out=centred * 0.0, where=self.scale > 0).astype(np.float32)
 
     def decode(self, z: Array) -> npt.NDArray[np.float32]:
         """Model units -> physical, computed in float64."""
@@ -91,7 +94,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Standard(Affine):
-    """Zero mean, unit variance per channel; constant channels are only shifted."""
+    """Zero mean, unit variance per channel."""
 
     name: ClassVar[str] = "standard"
 
@@ -104,7 +107,7 @@ class Standard(Affine):
 
 @dataclass(frozen=True)
 class MinMax(Affine):
-    """The observed range of each channel to [-1, 1]; a constant channel goes to 0 and leaves the others alone."""
+    """The observed range of each channel to [-1, 1]; a constant channel leaves the others alone."""
 
     name: ClassVar[str] = "min_max"
 
@@ -203,7 +206,7 @@ def _checked(x: Array) -> Floats:
 
 
 def _spread(scale: Floats, values: Floats) -> Floats:
-    return np.where(scale < CONSTANT * np.maximum(1.0, np.abs(values).max(axis=0)), 1.0, scale)
+    return np.where(scale <= CONSTANT * np.abs(values).max(axis=0), 0.0, scale)
 
 
 def _exempted(shift: Floats, scale: Floats, exempt: npt.NDArray[np.bool_] | None) -> tuple[Floats, Floats]:

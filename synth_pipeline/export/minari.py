@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,9 @@ def write_minari(
     with staged_directory(target) as staged:
         data = staged / "data"
         data.mkdir()
-        ledger = _write_episodes(data / "main_data.hdf5", spec, episodes, one_step or ())
-        values |= {"total_episodes": len(ledger), "total_steps": ledger.total_steps}
-        values |= _spaces(spec, ledger.tables[0])
-        values["dataset_size"] = round((data / "main_data.hdf5").stat().st_size / 1e6, 1)
-        write_json(data / "metadata.json", values)
-        check_minari(data, ledger)
+        with hdf5.create(data / "main_data.hdf5") as writer:
+            ledger = _write_episodes(writer, spec, episodes, one_step or ())
+            writer.verify = partial(_complete, data, values | _spaces(spec, ledger.tables[0]), ledger)
     _declare_namespaces(root, dataset_id)
     return target
 
@@ -166,20 +164,26 @@ def _check_count(rows: int) -> None:
         )
 
 
+def _complete(data: Path, values: dict[str, Any], ledger: Ledger) -> None:
+    """Write the metadata and read everything back."""
+    size = round((data / "main_data.hdf5").stat().st_size / 1e6, 1)
+    totals = {"total_episodes": len(ledger), "total_steps": ledger.total_steps, "dataset_size": size}
+    write_json(data / "metadata.json", values | totals)
+    check_minari(data, ledger)
+
+
 def _write_episodes(
-    path: Path, spec: DatasetSpec, episodes: Iterable[Episodes], one_step: Iterable[Transitions]
+    writer: hdf5.Writer, spec: DatasetSpec, episodes: Iterable[Episodes], one_step: Iterable[Transitions]
 ) -> Ledger:
-    ledger = Ledger()
-    with hdf5.create(path) as writer:
-        out = EpisodeWriter(writer.file)
-        for part, columns, default in _parts(spec, episodes, one_step):
-            if ledger.tables:
-                _check_columns(ledger.tables[0], columns)
-            for episode, arrays in enumerate(episode_arrays(part, columns)):
-                rows = slice(int(part.starts[episode]), int(part.starts[episode + 1]))
-                out.write(columns, arrays, source_of(part.columns, rows) or default)
-                ledger.add(columns, arrays)
-                writer.check()
+    ledger, out = Ledger(), EpisodeWriter(writer.file)
+    for part, columns, default in _parts(spec, episodes, one_step):
+        if ledger.tables:
+            _check_columns(ledger.tables[0], columns)
+        for episode, arrays in enumerate(episode_arrays(part, columns)):
+            rows = slice(int(part.starts[episode]), int(part.starts[episode + 1]))
+            out.write(columns, arrays, source_of(part.columns, rows) or default)
+            ledger.add(columns, arrays)
+            writer.check()
     if not len(ledger):
         raise ExportError("there is nothing to export", found="0 episodes", fix="generate data first")
     return ledger

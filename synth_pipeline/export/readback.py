@@ -21,7 +21,7 @@ from synth_pipeline.errors import ExportError
 from synth_pipeline.export.hdf5 import checksum
 from synth_pipeline.export.minari_layout import STANDARD, Column, Ledger, hdf5_type
 
-MINARI_SAMPLE = 256
+MINARI_SAMPLE = 64
 """Episodes that are read through Minari's own reader."""
 
 

@@ -90,7 +90,7 @@ class VAE:
             nn.utils.clip_grad_norm_(self._network.parameters(), 10.0)
             optimizer.step()
             if step % 100 == 99 or step + 1 == self.config.gradient_steps:
-                _watch(step + 1, self.config.gradient_steps, float(loss), report)
+                _watch(step + 1, self.config.gradient_steps, float(loss.detach()), report)
         self._post = Postprocess(self._spec)
 
     @torch.no_grad()

@@ -2,13 +2,16 @@
 
 Results do not depend on the number of workers: a task is a pure function of its argument, and every process
 computes with the same number of threads. A worker that dies (out of memory, kill -9) is replaced; the tasks it
-held are run again, one at a time, up to `MAX_TRIES` times each.
+held are run again, one at a time, up to `MAX_TRIES` times each. Workers never outlive this process, and Ctrl-C is
+heard by this process alone, which stops them at once.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -80,14 +83,18 @@ def _one_pool(
     function: Callable[[Task], Result], tasks: Sequence[Task], pending: list[int], workers: int, threads: int
 ) -> Iterator[tuple[int, Result]]:
     context = multiprocessing.get_context("spawn")
-    with _pinned_threads(threads), ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with (
+        _pinned_threads(threads),
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool,
+    ):
         waiting = iter(pending)
         running: dict[Future[Result], int] = {}
         try:
             while True:
                 # Two tasks a worker in flight: none idles, and a failure is seen before much more is started.
                 for index in waiting:
-                    running[pool.submit(function, tasks[index])] = index
+                    with _interrupts_held_back():  # worker processes begin here, and inherit it
+                        running[pool.submit(function, tasks[index])] = index
                     if len(running) >= 2 * workers:
                         break
                 if not running:
@@ -96,9 +103,36 @@ def _one_pool(
                 # Results before failures: what finished is handed over, also when its neighbour raised or died.
                 for future in sorted(ended, key=lambda future: (future.exception() is not None, running[future])):
                     yield running.pop(future), future.result()
-        finally:
+        except Exception:
             for future in running:
                 future.cancel()
+            raise
+        except BaseException:  # Ctrl-C, or nobody wants the rest: what is under way may take minutes to end
+            for process in list(pool._processes.values()):
+                process.kill()
+            raise
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """SIGINT waits until the block ends; processes that begin within never get it (a terminal sends it to all)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -124,13 +124,16 @@ def columns_of(observations: Field, actions: Field, extra: tuple[Field, ...] = (
     return tuple(observations.replace(name=field.name) if field.name in states else field for field in usual)
 
 
-def same_length(columns: Mapping[str, Array], origin: str) -> None:
-    """Raise when a column has another number of rows than the observations."""
-    rows = len(columns["observations"])
-    for name, column in columns.items():
-        if len(column) != rows:
+def same_rows(shapes: Mapping[str, tuple[int, ...]], origin: str) -> None:
+    """Raise when a column has another number of rows than the observations, or is a single value."""
+    for name, shape in shapes.items():
+        if not shape:
+            raise SourceError(f"{origin}: column '{name}' is a single value", accepted="one entry a row")
+    rows = shapes["observations"][0]
+    for name, shape in shapes.items():
+        if shape[0] != rows:
             raise SourceError(
                 f"{origin}: column '{name}' has another number of rows than the observations",
-                found=f"{len(column):,} against {rows:,}",
+                found=f"{shape[0]:,} against {rows:,}",
                 accepted=f"{rows:,} rows in every column",
             )

@@ -14,7 +14,7 @@ from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import SourceError
-from synth_pipeline.sources import flat
+from synth_pipeline.sources import checks, flat
 from synth_pipeline.sources.base import carried_spec, file_id, hash_files, readable, require_file
 
 KIND_ATTRIBUTE = "synth_pipeline_kind"
@@ -54,6 +54,7 @@ class D4RLSource:
         with self._open() as file:
             keys = self._keys(file)
             shapes = {name: file[key].shape for name, key in keys.items()}
+            checks.same_rows(shapes, f"'{self.path}'")
             spec = self._carried_spec(file)
             independent = self._independent(file)
         return {

@@ -18,7 +18,7 @@ from synth_pipeline.data.d4rl import breaks, to_episodes
 from synth_pipeline.data.fields import Array, Field
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
-from synth_pipeline.errors import SourceError
+from synth_pipeline.errors import ConfigError, SourceError
 from synth_pipeline.sources import checks
 
 ALIASES = {"terminals": "terminations", "timeouts": "truncations"}
@@ -80,7 +80,10 @@ def dataset(columns: Mapping[str, Array], given: Given) -> Dataset:
 
     Raises:
         SourceError: On wrong shapes, NaN or inf, bad flags, an empty dataset, or unmarked time limits.
+        ConfigError: For a horizon below 1, or action bounds of another size than the actions.
     """
+    if given.horizon is not None and given.horizon < 1:
+        raise ConfigError("a horizon has at least one step", found=given.horizon, fix="e.g. horizon=1000")
     clean = _checked(columns, given)
     independent = given.independent or _unconnected(clean)
     container = _rows(clean, given) if independent else _episodes(clean, given)
@@ -111,8 +114,8 @@ def _spec(clean: Mapping[str, Array], given: Given) -> DatasetSpec:
 
 def _checked(columns: Mapping[str, Array], given: Given) -> dict[str, Array]:
     origin = given.origin
+    checks.same_rows({name: np.shape(column) for name, column in columns.items()}, origin)
     clean = {name: _shaped(name, np.asarray(column), origin) for name, column in columns.items()}
-    checks.same_length(clean, origin)
     if len(clean["observations"]) == 0:
         raise SourceError(f"{origin} holds no rows", found="0 rows", accepted="at least one step")
     if "next_observations" in clean and clean["next_observations"].shape != clean["observations"].shape:
@@ -157,6 +160,12 @@ def _action_field(actions: Array, given: Given) -> tuple[Field, str]:
     declared = None
     if given.action_bounds is not None:
         low, high = (np.asarray(bound, np.float64) for bound in given.action_bounds)
+        if not all(bound.shape in ((), actions.shape[1:]) for bound in (low, high)):
+            raise ConfigError(
+                f"{given.origin}: the action bounds do not fit the actions",
+                found=f"{low.size} and {high.size} numbers",
+                accepted=f"1 or {actions.shape[1]}",
+            )
         declared = (np.broadcast_to(low, actions.shape[1:]), np.broadcast_to(high, actions.shape[1:]))
     return checks.action_field(actions, declared)
 

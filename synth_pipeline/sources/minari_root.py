@@ -1,7 +1,7 @@
 """Minari's local folder of datasets, and the way from Minari's server into it.
 
 Minari's own listing gives up on the whole folder when one entry is malformed, and its download reports success over
-an empty dataset (Minari#220); both are done with care here.
+an empty dataset (Minari#220); here neither happens.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy as np
 from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.errors import SourceError
-from synth_pipeline.sources import flat
+from synth_pipeline.sources import checks, flat
 from synth_pipeline.sources.base import file_id, hash_arrays, hash_files, readable, require_file
 
 
@@ -43,12 +43,13 @@ class NpzSource:
     def describe(self) -> dict[str, Any]:
         """Id, kind, rows and sizes (see `Source`); an npz file is read to know them."""
         columns = self._columns()
-        observations, actions = np.asarray(columns["observations"]), np.asarray(columns["actions"])
+        checks.same_rows({name: np.shape(column) for name, column in columns.items()}, self._origin)
+        observations, actions = columns["observations"], columns["actions"]
         return {
             "id": self.dataset_id,
             "kind": "npz" if self.path else "arrays",
             "path": str(self.path) if self.path else None,
-            "bytes": self.path.stat().st_size if self.path else sum(np.asarray(c).nbytes for c in columns.values()),
+            "bytes": self.path.stat().st_size if self.path else sum(column.nbytes for column in columns.values()),
             "rows": len(observations),
             "episodes": None,
             "columns": sorted(columns),
@@ -84,7 +85,7 @@ class NpzSource:
     def _columns(self) -> dict[str, Array]:
         if self.path is None:
             keys = flat.canonical_keys(self._arrays, self._origin)
-            return {name: np.asarray(self._arrays[key]) for name, key in keys.items()}
+            return {name: self._array(key) for name, key in keys.items()}
         require_file(self.path)
         with readable(self.path):
             if not zipfile.is_zipfile(self.path):
@@ -92,6 +93,12 @@ class NpzSource:
             with np.load(self.path, allow_pickle=False) as archive:
                 keys = flat.canonical_keys(archive.files, self._origin)
                 return {name: self._member(archive, key) for name, key in keys.items()}
+
+    def _array(self, key: str) -> Array:
+        try:
+            return np.asarray(self._arrays[key])
+        except ValueError as error:
+            raise SourceError(f"{self._origin}: column '{key}' is not rectangular", found=str(error)) from error
 
     def _member(self, archive: Any, key: str) -> Array:
         try:

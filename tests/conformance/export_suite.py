@@ -1,7 +1,6 @@
 """What every exporter must keep: exact content, whole or not at all, never over something that exists."""
 
 import errno
-import itertools
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -56,6 +55,7 @@ def counter_rows(count, first=0):
     )
 
 
+PUT = GuardedFile.put
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations")
 
 
@@ -111,29 +111,19 @@ class ExportTests(ABC):
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
     def test_a_failing_disk_leaves_nothing(self, tmp_path, monkeypatch, number):
-        """Every write that HDF5 makes fails once, in turn, until the export goes through."""
-        put = GuardedFile.put
-        for failing in itertools.count():
-            calls = itertools.count()
-
-            def faulty(file, view, calls=calls, failing=failing):
-                if next(calls) == failing:
-                    raise OSError(number, "injected")
-                return put(file, view)
-
-            monkeypatch.setattr(GuardedFile, "put", faulty)
-            try:
-                self.write(tmp_path, [counter_episodes([3])], [])
-            except (ResourceError, OSError) as error:
-                assert isinstance(error, ResourceError) == (number == errno.ENOSPC)
-                assert contents(tmp_path) == {}
-            else:
-                break
-        assert failing > 3
+        """Every write that HDF5 makes fails once, in turn."""
+        sound = FaultyDisk(monkeypatch, failing=None)
+        self.write(tmp_path / "sound", [counter_episodes([3])], [])
+        assert sound.writes > 3
+        for failing in range(sound.writes):
+            FaultyDisk(monkeypatch, failing, number)
+            with pytest.raises(ResourceError if number == errno.ENOSPC else OSError):
+                self.write(tmp_path / "faulty", [counter_episodes([3])], [])
+            assert contents(tmp_path / "faulty") == {}
 
     def test_bits_that_flip_on_the_way_are_noticed(self, tmp_path, monkeypatch):
-        put, pattern = GuardedFile.put, np.float32(100.0).tobytes()
-        monkeypatch.setattr(GuardedFile, "put", lambda file, view: put(file, flipped(view, pattern)))
+        pattern = np.float32(100.0).tobytes()
+        monkeypatch.setattr(GuardedFile, "put", lambda file, view: PUT(file, flipped(view, pattern)))
         with pytest.raises(ExportError, match="does not read back as written"):
             self.write(tmp_path, [counter_episodes([3, 4])], [])
         assert contents(tmp_path) == {}
@@ -143,6 +133,20 @@ class ExportTests(ABC):
             expected = np.concatenate([part[name] for part in parts])
             np.testing.assert_array_equal(found[name], expected, err_msg=name)
             assert found[name].dtype == expected.dtype, name
+
+
+class FaultyDisk:
+    """Counts the writes of HDF5, and lets one of them fail."""
+
+    def __init__(self, monkeypatch, failing, number=errno.ENOSPC):
+        self.writes, self.failing, self.number = 0, failing, number
+        monkeypatch.setattr(GuardedFile, "put", lambda file, view: self.write(file, view))
+
+    def write(self, file, view):
+        self.writes += 1
+        if self.writes - 1 == self.failing:
+            raise OSError(self.number, "injected")
+        return PUT(file, view)
 
 
 class Vanishing(Transitions):

@@ -104,9 +104,7 @@ def test_rows_are_never_labelled_by_default(tmp_path):
 
 
 def test_further_columns_of_the_spec_stand_at_the_root(tmp_path):
-    spec = SPEC.replace(
-        fields=(*SPEC.fields, Field(name="costs"), Field(name="weather", optional=True))
-    )
+    spec = SPEC.replace(fields=(*SPEC.fields, Field(name="costs"), Field(name="weather", optional=True)))
     columns, _ = write(tmp_path, rows(2, spec=spec, costs=np.float32([1, 2])), spec=spec)
     assert columns["costs"].tolist() == [1, 2]
     assert "weather" not in columns

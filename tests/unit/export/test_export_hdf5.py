@@ -58,11 +58,15 @@ def test_a_failed_write_is_noticed_before_the_end(tmp_path, monkeypatch):
     def full(file, view):
         raise OSError(errno.ENOSPC, "full")
 
-    with pytest.raises(OSError, match="full"), hdf5.create(tmp_path / "a.hdf5") as writer:
-        monkeypatch.setattr(hdf5.GuardedFile, "put", full)
-        writer.file["values"] = np.zeros(100_000)
-        writer.check()
-        raise AssertionError("not reached")
+    def write():
+        with hdf5.create(tmp_path / "a.hdf5") as writer:
+            monkeypatch.setattr(hdf5.GuardedFile, "put", full)
+            writer.file["values"] = np.zeros(100_000)
+            writer.check()
+            raise AssertionError("not reached")
+
+    with pytest.raises(OSError, match="full"):
+        write()
 
 
 def test_a_failing_flush_is_an_error(tmp_path, monkeypatch):
@@ -115,9 +119,13 @@ def test_a_staged_file_appears_at_the_end(tmp_path):
 
 
 def test_a_staged_file_vanishes_on_failure(tmp_path):
-    with pytest.raises(ResourceError, match="no space left"), hdf5.staged_file(tmp_path / "a.txt") as staged:
-        staged.write_text("x")
-        raise OSError(errno.ENOSPC, "full")
+    def write():
+        with hdf5.staged_file(tmp_path / "a.txt") as staged:
+            staged.write_text("x")
+            raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(ResourceError, match="no space left"):
+        write()
     assert contents(tmp_path) == {}
 
 

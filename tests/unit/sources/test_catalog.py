@@ -22,7 +22,7 @@ def of(environment):
 
 
 def test_every_environment_has_a_file():
-    assert ENVIRONMENTS == envs.ENVIRONMENTS.names()
+    assert envs.ENVIRONMENTS.names() == ENVIRONMENTS
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -115,7 +115,7 @@ def test_every_description_names_the_real_number_of_snapshots():
 
 def test_the_readme_states_every_level():
     text = (ROOT / "datasets" / "README.md").read_text()
-    for environment in LOCOMOTION + ("pendulum",):
+    for environment in (*LOCOMOTION, "pendulum"):
         for level in ("medium", "expert"):
             (part,) = of(environment)[level].behaviours()
             steps = of(environment)[level].recipe[0].environment_steps

@@ -51,6 +51,8 @@ WRONG = {
     "flags are probabilities": ({"truncations": np.full(6, 0.5)}, "'truncations' does not hold flags", "row 0"),
     "next observations are narrower": ({"next_observations": np.zeros((6, 1))}, "wrong shape", "(6, 2)"),
     "next observations are shorter": ({"next_observations": np.zeros((5, 2))}, "number of rows", "5 against 6"),
+    "rewards are one number": ({"rewards": np.float64(1)}, "'rewards' is a single value", "one entry a row"),
+    "observations are one number": ({"observations": np.float64(1)}, "'observations' is a single value", "a row"),
     "no rows": ({n: c[:0] for n, c in columns().items()}, "holds no rows", "at least one step"),
     "complex numbers": ({"rewards": np.zeros(6, complex)}, "'rewards' is not numeric", "complex128"),
     "texts": ({"rewards": np.array([b"a"] * 6)}, "'rewards' is not numeric", "S1"),
@@ -70,6 +72,13 @@ def test_wrong_data_is_explained(write, case):
         write(**changes).load()
     assert what in str(caught.value)
     assert detail in str(caught.value)
+
+
+@pytest.mark.parametrize("case", ["rows differ", "observations are one number", "rewards are missing"])
+def test_a_description_needs_the_right_form_too(write, case):
+    changes, what, _ = WRONG[case]
+    with pytest.raises(SourceError, match=what):
+        write(**changes).describe()
 
 
 def test_the_first_bad_row_and_the_number_of_them_are_named(monkeypatch, write):
@@ -124,6 +133,19 @@ def test_bounds_given_by_the_caller_hold_the_data():
     spec = NpzSource(columns(), action_bounds=(-0.5, 2.0)).load().spec
     assert (spec.field("actions").low, spec.field("actions").high) == ((-1.0,), (2.0,))
     assert spec.provenance["action_bounds"] == "declared, widened to the data"
+
+
+def test_wrong_arguments_are_explained():
+    with pytest.raises(ConfigError, match=r"bounds do not fit(?s:.*)3 and 1 numbers(?s:.*)1 or 1"):
+        NpzSource(columns(), action_bounds=([-1, -1, -1], 1)).load()
+    with pytest.raises(ConfigError, match="at least one step"):
+        NpzSource(columns(), horizon=0).load()
+    with pytest.raises(SourceError, match="'actions' is not rectangular"):
+        NpzSource(columns(actions=[[1.0], [1.0, 2.0]])).load()
+
+
+def test_lists_are_arrays():
+    assert len(NpzSource({name: column.tolist() for name, column in columns().items()}).load()) == 5
 
 
 def test_a_bound_that_float32_cannot_hold_is_not_widened():

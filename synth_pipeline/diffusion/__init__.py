@@ -1,0 +1,1 @@
+"""The diffusion core: schedules, parametrisations, one sampling loop, solver steps, guidance, projections."""
