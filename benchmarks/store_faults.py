@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import itertools
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -81,14 +82,17 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 class Writer:
-    """The command in a process of its own."""
+    """The command in a process group of its own."""
 
     def __init__(self, folder: Path, workers: int, shards: int) -> None:
         command = [sys.executable, str(Path(__file__).resolve()), "--write", str(folder)]
         command += ["--workers", str(workers), "--shards", str(shards)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        )
         assert self._process.stdout is not None
-        self._process.stdout.readline()
+        with self._process.stdout as lines:
+            lines.readline()
         self._begin = time.perf_counter()
 
     def finish(self) -> float:
@@ -105,27 +109,39 @@ class Writer:
             self._process.send_signal(signal.SIGKILL)
         return self._process.wait() == -signal.SIGKILL
 
+    def clear(self) -> None:
+        """End worker processes that outlived their coordinator."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
-def kills_survived(folder: Path, count: int, shards: int, seed: int = 0) -> int:
-    """Of `count` killed runs, how many end like an unbroken one."""
+
+def kills_survived(folder: Path, count: int, shards: int, *, workers: tuple[int, ...] = (0, 2), seed: int = 0) -> int:
+    """Of `count` killed runs, how many end like an unbroken one; the numbers of workers take turns."""
     chance = random.Random(seed)
     expected, seconds = {}, {}
-    for workers in (0, 2):
-        unbroken = folder / f"unbroken-{workers}"
-        seconds[workers] = Writer(unbroken, workers, shards).finish()
-        expected[workers] = files(unbroken)
+    for number in workers:
+        unbroken = folder / f"unbroken-{number}"
+        seconds[number] = Writer(unbroken, number, shards).finish()
+        expected[number] = files(unbroken)
     equal = 0
     for run in range(count):
-        workers = 2 if run % 2 else 0
-        # A run that ends before its kill proves nothing and is drawn again.
-        attempt = 0
-        while not Writer(target := folder / f"{run}-{attempt}", workers, shards).kill_after(
-            chance.uniform(0, seconds[workers])
-        ):
-            attempt += 1
-        Writer(target, workers, shards).finish()
-        equal += files(target) == expected[0] == expected[workers]
+        number = workers[run % len(workers)]
+        target = _killed(folder / str(run), number, shards, chance, seconds[number])
+        equal += files(target) == expected[number] == expected[workers[0]]
     return equal
+
+
+def _killed(folder: Path, workers: int, shards: int, chance: random.Random, seconds: float) -> Path:
+    """A store whose writer was killed at a random moment and run again; its stray workers are still there then."""
+    for attempt in itertools.count():
+        target = folder / str(attempt)
+        writer = Writer(target, workers, shards)
+        # A run that ends before its kill proves nothing, and is drawn again.
+        if writer.kill_after(chance.uniform(0, seconds)):
+            Writer(target, workers, shards).finish()
+            writer.clear()
+            return target
+    raise AssertionError("unreachable")
 
 
 class InjectedFaultError(Exception):

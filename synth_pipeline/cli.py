@@ -7,9 +7,10 @@ Exit codes: 0 fine, 1 other errors, 2 wrong use, 3 source, 4 store, 5 machine, 6
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 # Telemetry of our dependencies is off before any of them is imported.
 for _name, _value in (
@@ -20,27 +21,43 @@ for _name, _value in (
     os.environ.setdefault(_name, _value)
 
 import typer  # noqa: E402
+from typer.core import TyperGroup  # noqa: E402
 
 from synth_pipeline import __version__  # noqa: E402
-from synth_pipeline.errors import ConfigError, SynthPipelineError  # noqa: E402
-from synth_pipeline.run_config import RunConfig, load_run_config  # noqa: E402
+from synth_pipeline.config import override  # noqa: E402
+from synth_pipeline.errors import ConfigError, SynthPipelineError, unknown_name  # noqa: E402
+from synth_pipeline.run_config import CONFIG, RunConfig, load_run_config, open_run  # noqa: E402
 from synth_pipeline.runs import Run  # noqa: E402
-from synth_pipeline.tracking import console, duration, human, say  # noqa: E402
+from synth_pipeline.tracking import console, duration, human, require_backend, say, short  # noqa: E402
 
-app = typer.Typer(
-    name="synthpipe",
-    no_args_is_help=True,
-    add_completion=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    help="Diffusion-made data for offline RL: generated at scale, proved, judged honestly.",
-)
+UsageError: Any = typer.BadParameter.__base__  # typer brings a click of its own, or uses the installed one
+
+
+class _Verbs(TyperGroup):
+    """A wrong verb gets the nearest right one; Ctrl-C is a sentence and 130."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        known = self.list_commands(ctx)
+        if args[0] not in known and not ctx.resilient_parsing:
+            raise unknown_name("command", args[0], known)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; type the same command again to go on where it stopped", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(cls=_Verbs, name="synthpipe", rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, e.g. runs/first.")]
 Output = Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="Run directory; made when absent.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes. Never changes the data.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print plan, disk and time; do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Go ahead even when it takes more than an hour.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Check every byte first, and make damaged shards again.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. generator.neighbours=3.")
 ]
@@ -49,23 +66,22 @@ Settings = Annotated[
 @app.command()
 def datasets() -> None:
     """List the datasets that can be collected here, and the Minari datasets on this machine."""
-    from rich.table import Table
-
     from synth_pipeline.sources import catalog, minari_root
     from synth_pipeline.sources.collect import CollectedSource
 
-    table = Table("id", "rows", "collected", "references (random, best)", "what", box=None)
-    table.columns[0].no_wrap = True
-    for entry in catalog.entries().values():
-        references = entry.references
-        best = f"{references.best.mean:,.0f}" if references.best else "-"
-        collected = "yes" if CollectedSource(entry.id).describe()["collected"] else ""
-        about = f"{references.random.mean:,.0f}, {best}"
-        table.add_row(entry.id, f"{entry.rows:,}", collected, about, entry.description)
-    console.print(table)
-    local = minari_root.local_ids()
-    say("minari", ", ".join(local) if local else "no local datasets")
-    say("next", "synthpipe collect hopper/medium-replay")
+    entries = catalog.entries().values()
+    width = max(len(entry.id) for entry in entries)
+    head = f"{'id':<{width}}  {'rows':>8}  {'random':>7}  {'best':>7}  {'here':<4}  what"
+    console.print(head, style="bold", markup=False)
+    for entry in entries:
+        random, best = entry.references.random, entry.references.best
+        returns = f"{random.mean:>7,.0f}  {f'{best.mean:,.0f}' if best else '-':>7}"
+        here = "yes" if CollectedSource(entry.id).describe()["collected"] else "-"
+        line = f"{entry.id:<{width}}  {entry.rows:>8,}  {returns}  {here:<4}  {entry.description}"
+        console.print(line, markup=False)
+    say("random", "mean return of uniform actions; best: of the best shipped policy; 100 episodes each")
+    say("minari", ", ".join(minari_root.local_ids()) or "no Minari datasets on this machine")
+    _next("collect", "hopper/medium-replay")
 
 
 @app.command()
@@ -73,6 +89,7 @@ def collect(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Catalog id, e.g. hopper/medium-replay.")],
     rows: Annotated[int | None, typer.Option(min=1, help="Transitions; default: the recipe's size.")] = None,
     workers: Workers = 1,
+    repair: Repair = False,
     dry_run: DryRun = False,
 ) -> None:
     """Collect a catalog dataset by running its behaviour policies in the simulator."""
@@ -81,23 +98,22 @@ def collect(
 
     if dry_run:
         plan = collection(dataset, rows=rows)
-        _plan_line(
-            "collect",
-            f"{plan.rows:,} rows of {dataset} in {plan.plan.num_shards} shards",
-            plan.rows * plan.schema.row_bytes,
-        )
-        say("", f"into {plan.folder}")
+        size = plan.rows * plan.schema.row_bytes
+        _planned("collect", f"{plan.rows:,} rows of {dataset}, {size / 1e6:,.1f} MB, into {short(plan.folder)}")
         return
-    stages.collect(dataset, rows=rows, workers=workers)
-    say("next", f"synthpipe train {dataset} -g smote -o runs/first")
+    stages.collect(dataset, rows=rows, workers=workers, repair=repair)
+    sized = ["--rows", str(rows)] if rows else []
+    _next("train", dataset, *sized, "-g", "smote", "-o", "runs/first")
 
 
 @app.command()
 def train(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Catalog id, Minari id, or HDF5 or npz file.")],
     out: Output,
-    generator: Annotated[str, typer.Option("-g", "--generator", help="Generator, e.g. smote, copula, vae.")] = "smote",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the whole run.")] = 0,
+    generator: Annotated[
+        str | None, typer.Option("-g", "--generator", help="Generator, e.g. smote, copula, vae; default: smote.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the whole run; default: 0.")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Size of a collected dataset; default: the recipe's.")] = None,
     settings: Settings = None,
     track: Annotated[str, typer.Option(help="jsonl or tensorboard.")] = "jsonl",
@@ -105,20 +121,23 @@ def train(
 ) -> None:
     """Fit a generator on the training episodes of a dataset (a tenth of the episodes is held out)."""
     from synth_pipeline import stages
-    from synth_pipeline.config import override
-    from synth_pipeline.generators.base import build
 
-    values = {"dataset": dataset, "seed": seed, "generator": {"kind": generator}, "collect": {"rows": rows}}
+    run, place = Run(out), out / CONFIG
+    values = load_run_config(str(place)).model_dump(mode="json") if place.exists() else {}
+    values |= {"dataset": dataset} | ({} if seed is None else {"seed": seed})
+    if generator not in (None, values.get("generator", {}).get("kind")):
+        values["generator"] = {"kind": generator}
+    if rows is not None:
+        values["collect"] = {"rows": rows}
     config = RunConfig.parse(override(values, settings or []), where="options")
-    build(config.generator)
+    stages.check(run, config)
+    require_backend(track)
     if dry_run:
-        say("train", f"{generator} on {dataset}, seed {seed}, into {out}/model; nothing was done")
+        method = f"{config.generator['kind']} on {dataset}, seed {config.seed}"
+        _planned("train", f"{method}, {config.held_out:.0%} of the episodes held out, into {short(out / 'model')}")
         return
-    run = Run(out)
-    stages.source_of(config).fingerprint()
-    stages.start(run, config)
     stages.train(run, config, tracker=track)
-    say("next", f"synthpipe generate {out} -n 200000")
+    _next("generate", str(out), "-n", str(config.generate.rows))
 
 
 @app.command()
@@ -127,60 +146,69 @@ def generate(
     rows: Annotated[int | None, typer.Option("-n", "--rows", min=1, help="Synthetic transitions in all.")] = None,
     workers: Workers = 1,
     settings: Settings = None,
+    repair: Repair = False,
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
     """Fill the store: any size, constant memory, resumable, the same bytes for any number of workers."""
     from synth_pipeline import stages
+    from synth_pipeline.scale.generation import plan_run
 
     changes = [*(settings or []), *([f"generate.rows={rows}"] if rows else [])]
-    run, config = _open(run_directory, changes)
+    run, config = open_run(run_directory, changes)
     if dry_run:
-        planned = stages.plan_run(run, config, workers)
-        plan, seconds = planned.plan, duration(planned.plan.num_rows / planned.rate / workers)
-        what = f"{plan.num_rows:,} rows in {plan.num_shards} shards"
-        _plan_line("generate", what, plan.num_rows * planned.schema.row_bytes)
-        say("", f"about {human(planned.rate)} rows/s a worker, {seconds} in all; into {run.folder('store')}")
+        planned = plan_run(run, config)
+        plan, rate = planned.plan, planned.rate()
+        size = plan.num_rows * planned.schema.row_bytes
+        _planned("generate", f"{plan.num_rows:,} rows, {size / 1e6:,.1f} MB, into {short(run.folder('store'))}")
+        say("", f"about {human(rate)} rows/s a worker, {duration(plan.num_rows / rate / workers)} in all")
         return
-    stages.generate(run, config, workers=workers, yes=yes)
-    stages.start(run, config)
-    say("next", f"synthpipe validate {run_directory}")
+    stages.generate(run, config, workers=workers, yes=yes, repair=repair)
+    _next("validate", str(run_directory))
 
 
 @app.command()
 def validate(
-    run_directory: Annotated[Path, typer.Argument(metavar="RUN_OR_STORE", help="Run directory, or a store.")],
+    target: Annotated[str, typer.Argument(metavar="RUN_OR_STORE", help="Run directory; or a store, with --real.")],
     real: Annotated[str | None, typer.Option(metavar="DATASET", help="Dataset to hold a store against.")] = None,
     suite: Annotated[str | None, typer.Option(help="Suite by name, or a YAML file.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Judge the store against the real data; exit code 7 when a rule fails."""
     from synth_pipeline import sources, stages, store
-    from synth_pipeline.errors import GateError
     from synth_pipeline.runs import read_json
-    from synth_pipeline.validation.gate import load_suite
+    from synth_pipeline.scale.fill import filled_store
+    from synth_pipeline.validation.gate import load_suite, require_rules
 
     if real is not None:
-        folder = run_directory.parent / f"{run_directory.name}-validation"
-        rules, target = load_suite(suite or "default"), store.open(str(run_directory))
-        path = folder / "scorecard.json"
-        if not dry_run:
-            stages.validate_store(target, sources.load(real), rules, path)
+        opened, rules = store.open(target), load_suite(suite or "default")
+        folder = Path(f"{target.rstrip('/').rpartition('/')[2] if '://' in target else target.rstrip('/')}-validation")
     else:
-        run, config = _open(run_directory, [f"validation.suite={suite}"] if suite else [])
-        rules, target = load_suite(config.validation.suite), store.open(str(run.folder("store")))
-        path = run.folder("validation") / "scorecard.json"
-        if not dry_run:
-            stages.validate(run, config)
-            stages.report(run)
+        _require_real(target)
+        run, config = open_run(Path(target), [f"validation.suite={suite}"] if suite else [])
+        opened, rules, folder = filled_store(run), load_suite(config.validation.suite), run.folder("validation")
     if dry_run:
-        say("validate", f"{len(rules.rules)} rules of '{rules.name}' on {len(target):,} rows of {target.url}")
+        _planned("validate", f"{len(rules.rules)} rules of '{rules.name}' on {len(opened):,} rows of {short(target)}")
         return
-    verdict = read_json(path)["verdict"]
-    if not verdict["passed"]:
-        failed = [rule["sentence"] for rule in verdict["rules"] if not rule["passed"]]
-        raise GateError(f"'{target.url}' did not pass the suite '{rules.name}'", found="; ".join(failed))
-    say("next", f"synthpipe export {run_directory}" if real is None else "train on it, or export the run it belongs to")
+    card = folder / "scorecard.json"
+    if real is not None:
+        stages.validate_store(opened, sources.load(real), rules, card)
+        require_rules(read_json(card), target, fix=f"see {short(card)}")
+        return
+    stages.validate(run, config)
+    stages.report(run)
+    anyway = shlex.join(["synthpipe", "export", target, "--allow-failed"])
+    require_rules(read_json(card), target, fix=f"improve the generator, or export it all the same: {anyway}")
+    _next("export", target)
+
+
+def _require_real(target: str) -> None:
+    if (Path(target) / "zarr.json").exists() or "://" in target:
+        raise ConfigError(
+            f"'{target}' is a store, and nothing says which data it should be like",
+            accepted="a run directory, or a store with --real DATASET",
+            fix=shlex.join(["synthpipe", "validate", target, "--real", "DATASET"]),
+        )
 
 
 @app.command()
@@ -192,19 +220,21 @@ def export(
     dry_run: DryRun = False,
 ) -> None:
     """Write the augmented dataset (Minari, flat HDF5, card) and read it back."""
-    from synth_pipeline import stages, store
+    from synth_pipeline import stages
+    from synth_pipeline.scale.fill import filled_store
 
     changes = [f"export.minari_id={minari_id}"] if minari_id else []
     changes += [f"export.one_step={one_step}"] if one_step is not None else []
-    run, config = _open(run_directory, changes)
+    run, config = open_run(run_directory, changes)
     if dry_run:
-        target = store.open(str(run.folder("store")))
-        bytes_flat = (len(target) + len(stages.source_of(config).load())) * target.schema.row_bytes
-        _plan_line("export", f"Minari and flat HDF5 of {len(target):,} synthetic rows and the real ones", bytes_flat)
+        target, real = filled_store(run), len(stages.source_of(config).load())
+        size = (real + len(target)) * target.schema.row_bytes / 1e6
+        what = f"{real:,} real rows and {len(target):,} synthetic ones, {size:,.1f} MB"
+        _planned("export", f"{what}, as Minari and flat HDF5 into {short(run.folder('export'))}")
         return
     folder = stages.export(run, config, allow_failed=allow_failed)
     stages.report(run)
-    say("next", f"MINARI_DATASETS_PATH={folder / 'minari'} minari list local")
+    say("next", f"MINARI_DATASETS_PATH={shlex.quote(str(folder / 'minari'))} minari list local")
 
 
 @app.command()
@@ -212,9 +242,8 @@ def report(run_directory: RunDirectory) -> None:
     """Write report.html from what the run has measured so far."""
     from synth_pipeline import stages
 
-    run, _ = _open(run_directory, [])
-    path = stages.report(run)
-    say("next", f"open {path} in a browser")
+    page = stages.report(open_run(run_directory)[0])
+    say("next", f"open {shlex.quote(short(page))} in a browser")
 
 
 @app.command()
@@ -234,51 +263,61 @@ def run(
     from synth_pipeline import stages
 
     config = load_run_config(preset, settings or [])
-    directory = out or Path("runs") / Path(preset).stem
+    own = Path(preset).parent if Path(preset).name == CONFIG else None  # the configuration of a run, typed as a path
+    directory = out or own or Path("runs") / Path(preset).stem
     if dry_run:
-        for label, text in stages.plan_all(config):
-            say(label, text)
-        say("", f"into {directory}; nothing was done")
+        *lines, (label, text) = stages.plan_all(Run(directory), config)
+        for line in lines:
+            say(*line)
+        _planned(label, text)
         return
     page = stages.run_all(Run(directory), config, workers=workers, yes=yes)
-    say("next", f"open {page}, or: synthpipe generate {directory} -n {4 * config.generate.rows}")
+    say("next", f"open {shlex.quote(short(page))} in a browser, or make more rows:")
+    say("", shlex.join(["synthpipe", "generate", str(directory), "-n", str(4 * config.generate.rows)]))
 
 
 @app.callback(invoke_without_command=True)
-def version_option(
+def top(
+    ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     """Diffusion-made data for offline RL: generated at scale, proved, judged honestly."""
     if version:
         console.print(f"synth-pipeline {__version__}")
-        raise typer.Exit
+    elif ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        say("next", "synthpipe run smoke   (the whole path in seconds), then synthpipe datasets")
 
 
-def _open(directory: Path, changes: list[str]) -> tuple[Run, RunConfig]:
-    """An existing run and its configuration with changes."""
-    path = directory / "config.yaml"
-    if not directory.is_dir() or not path.exists():
-        raise ConfigError(
-            f"'{directory}' is not a run directory",
-            found="no config.yaml" if directory.is_dir() else "no such folder",
-            accepted="what `synthpipe train` or `synthpipe run` made",
-            fix=f"synthpipe train DATASET -o {directory}",
-        )
-    return Run(directory), load_run_config(str(path.absolute()), changes)
+def _next(*command: str) -> None:
+    say("next", shlex.join(["synthpipe", *command]))
 
 
-def _plan_line(label: str, text: str, size: int) -> None:
-    say(label, f"{text}, {size / 1e6:,.1f} MB")
+def _planned(label: str, text: str) -> None:
+    say(label, f"{text}; nothing was done")
+
+
+def _usage(error: Any) -> ConfigError:
+    ctx = error.ctx
+    return ConfigError(
+        error.format_message().rstrip("."),
+        found=shlex.join(["synthpipe", *sys.argv[1:]]),
+        accepted=ctx.get_usage().removeprefix("Usage: ") if ctx else None,
+        fix=f"{ctx.command_path if ctx else 'synthpipe'} --help",
+    )
 
 
 def main() -> None:
     """Entry point: user errors in the one form without a traceback, Ctrl-C as 130."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except UsageError as error:
+        _fail(_usage(error))
     except SynthPipelineError as error:
-        sys.stdout.flush()
-        typer.echo(error.render(), err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to go on", err=True)
-        sys.exit(130)
+        _fail(error)
+
+
+def _fail(error: SynthPipelineError) -> None:
+    sys.stdout.flush()
+    typer.echo(error.render(), err=True)
+    sys.exit(error.exit_code)

@@ -125,6 +125,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, fix: str | None 
     """
     names = sorted(known)
     guess = nearest(name, names)
-    advice = fix or (f"did you mean '{guess}'?" if guess else None)
+    advice = fix or (f"did you mean '{guess}'?" if guess else "use one of these names" if names else None)
     accepted = ", ".join(names) if names else f"no {kind} is available"
     return UnknownNameError(f"there is no {kind} called '{name}'", found=repr(name), accepted=accepted, fix=advice)

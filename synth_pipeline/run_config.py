@@ -1,7 +1,8 @@
-"""The configuration of a whole run: one YAML, every stage's settings in it, presets shipped."""
+"""The configuration of a whole run: one YAML, every stage's settings in it, presets shipped; where a run keeps it."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 from pydantic import Field as Setting
 
 from synth_pipeline import resources
-from synth_pipeline.config import Config, override, read_yaml
-from synth_pipeline.errors import unknown_name
+from synth_pipeline.config import Config, dump_yaml, override, read_yaml
+from synth_pipeline.errors import ConfigError, unknown_name
+from synth_pipeline.runs import Run, write_bytes
+
+CONFIG = "config.yaml"
 
 
 class CollectSettings(Config):
@@ -73,10 +77,64 @@ def load_run_config(preset_or_path: str, settings: Iterable[str] = ()) -> RunCon
     Raises:
         ConfigError: Unknown preset, missing file, unknown key (with the nearest right one), value out of range.
     """
-    if preset_or_path.endswith((".yaml", ".yml")) or "/" in preset_or_path:
-        values = read_yaml(Path(preset_or_path))
-    elif preset_or_path in presets():
+    path = Path(preset_or_path)
+    if preset_or_path in presets():
         values = read_yaml(resources.path("presets") / f"{preset_or_path}.yaml")
+    elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.exists():
+        values = read_yaml(path)
     else:
         raise unknown_name("preset", preset_or_path, presets())
     return RunConfig.parse(override(values, settings), where=preset_or_path)
+
+
+def open_run(directory: Path, settings: Iterable[str] = ()) -> tuple[Run, RunConfig]:
+    """An existing run and its configuration, with overrides.
+
+    Raises:
+        ConfigError: When there is no run, or an override cannot be used.
+    """
+    if not (directory / CONFIG).is_file():
+        found = "no config.yaml in it" if directory.is_dir() else "a file" if directory.exists() else "no such folder"
+        raise ConfigError(
+            f"'{directory}' is not a run directory",
+            found=found,
+            accepted="a folder that `synthpipe train` or `synthpipe run` made",
+            fix=shlex.join(["synthpipe", "run", "smoke", "-o", str(directory)]),
+        )
+    return Run(directory), load_run_config(str(directory / CONFIG), settings)
+
+
+def require_place(run: Run) -> None:
+    """Fail before work begins when the directory of a run is something else.
+
+    Raises:
+        ConfigError: When it is a file, holds other files, or the configuration of another program.
+    """
+    place = run.directory
+    blocked = next((part for part in (place, *place.parents) if part.exists() and not part.is_dir()), None)
+    if blocked is not None:
+        raise ConfigError(
+            f"'{place}' cannot be a run directory",
+            found=f"'{blocked}' is a file",
+            accepted="a folder, or a path that does not exist yet",
+            fix="choose another folder with -o",
+        )
+    if (place / CONFIG).exists():
+        load_run_config(str(place / CONFIG))
+        return
+    names = sorted(entry.name for entry in place.iterdir()) if place.exists() else []
+    foreign = [name for name in names if name != "environment.json" and not name.startswith(".")]
+    if foreign:
+        raise ConfigError(
+            f"'{place}' is not a run directory, and it is not empty",
+            found=", ".join(foreign[:5]),
+            accepted="a run directory, an empty folder, or a path that does not exist yet",
+            fix="choose another folder with -o",
+        )
+
+
+def keep_config(run: Run, config: RunConfig) -> None:
+    """Write the configuration into the run directory; an equal one is left as it is."""
+    path, data = run.directory / CONFIG, dump_yaml(config.model_dump(mode="json")).encode()
+    if not path.exists() or path.read_bytes() != data:
+        write_bytes(path, data)

@@ -101,6 +101,15 @@ def staged_directory(target: Path) -> Iterator[Path]:
         fsync_directory(target.parent)
 
 
+def clear_partials(target: Path) -> None:
+    """Remove what killed processes left beside `target` when they wrote it."""
+    for leftover in target.parent.glob(f".{target.name}.*.partial"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+
+
 @contextmanager
 def friendly_os_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals (no space, no permission, a file in the way) into our form of error.
@@ -110,12 +119,12 @@ def friendly_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             folder = _existing_parent(path)
             free = shutil.disk_usage(folder).free
             raise ResourceError(
                 f"no space left while writing '{path}'",
-                found=f"{free / 1e6:,.0f} MB free on the disk of '{folder}'",
+                found=f"{error.strerror}; {free / 1e6:,.0f} MB free on the disk of '{folder}'",
                 fix="free some space and run the same command again; finished parts are kept",
             ) from error
         place = error.filename2 or error.filename or path

@@ -7,56 +7,65 @@ Nothing here depends on the number of workers but the time it takes.
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from synth_pipeline import sources, store
-from synth_pipeline.config import content_hash, dump_yaml
+from synth_pipeline.config import content_hash
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import Split, split_dataset
 from synth_pipeline.errors import ConfigError
-from synth_pipeline.export.augmented import write_augmented
+from synth_pipeline.export.augmented import default_id, discard, write_augmented
 from synth_pipeline.export.card import CardFacts
 from synth_pipeline.export.minari import next_version
 from synth_pipeline.generators import base as generators
-from synth_pipeline.run_config import RunConfig
-from synth_pipeline.runs import Run, environment, read_json, write_bytes, write_json
-from synth_pipeline.scale.fill import fill
-from synth_pipeline.scale.generation import GenerateShard, Generation, generated_schema, plan_generation
+from synth_pipeline.run_config import RunConfig, keep_config, require_place
+from synth_pipeline.runs import Run, clear_partials, environment, read_json, write_bytes, write_json
+from synth_pipeline.scale.fill import fill, filled_store, repair_shards
+from synth_pipeline.scale.generation import (
+    GenerateShard,
+    confirm_hours,
+    generated_schema,
+    made_from,
+    plan_run,
+    require_model,
+)
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources import collect as collecting
 from synth_pipeline.sources.base import Source
 from synth_pipeline.store import Commit, Schema, ShardTask, Store
-from synth_pipeline.tracking import FitProgress, duration, human, say, tracking
+from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
 from synth_pipeline.validation.gate import Suite, load_suite, require_passed
 from synth_pipeline.validation.report import render
 from synth_pipeline.validation.scorecard import scorecard
 
-HOUR_S = 3600.0
 CARD_COLUMNS = ("metric", "value", "threshold", "passed")
+BEGUN = "begun"  # key of an export that was begun and did not end
 
 
 # --- collect ---------------------------------------------------------------------------------------------------------
 
 
-def collect(dataset_id: str, *, rows: int | None = None, workers: int = 1) -> Path:
+def collect(dataset_id: str, *, rows: int | None = None, workers: int = 1, repair: bool = False) -> Path:
     """Collect a catalog dataset by running its behaviour policies in the simulator.
 
     Args:
         dataset_id: Catalog id, e.g. `"hopper/medium-replay"`.
         rows: Transitions to collect; None: the recipe's size.
         workers: Processes.
+        repair: Check every byte, and make damaged shards again.
 
     Returns:
         The folder of the collected trajectories (a Zarr store).
     """
     collection = collecting.collection(dataset_id, rows=rows)
     target = store.create(str(collection.folder), collection.schema, collection.plan, collection.config)
+    if repair:
+        repair_shards(target, label="collect")
     if target.complete:
-        say("collect", f"nothing to do: {len(target):,} rows of {dataset_id} are in {collection.folder}")
+        say("collect", f"nothing to do: {len(target):,} rows of {dataset_id} are in {short(collection.folder)}")
         return collection.folder
     fill(target, partial(_collect_shard, collection), rows=collection.rows, label="collect", workers=workers)
     return collection.folder
@@ -93,103 +102,82 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl") -> Path:
     Raises:
         ConfigError: When the run holds a generator that was fitted on other data or with other settings.
     """
-    source = source_of(config)
-    generator = generators.build(config.generator)
-    fingerprint = source.fingerprint()
-    settings = {"kind": generator.kind, **generator.config.plain()}
-    key = content_hash(fingerprint, settings, config.seed, config.held_out)
+    source, generator = source_of(config), generators.build(config.generator)
+    fingerprint, settings = source.fingerprint(), made_from(config)
+    key = content_hash(fingerprint, settings)
     folder = run.folder("model") / "generator"
-    if run.finished("model", key):
+    if folder.exists():
+        require_model(folder, config, key)
         say("train", f"nothing to do: {generator.kind} is fitted on this data with these settings")
         return folder
-    if folder.exists():
-        raise _other_model(folder, config.dataset, settings)
     dataset = source.load()
     parts = split_dataset(dataset, fraction=config.held_out, seed=config.seed)
+    start(run, config)
     say("train", f"{generator.kind} on {len(parts.train):,} rows of {config.dataset} {_held_out(parts.split)}")
     begin = time.perf_counter()
+    checkpoint = run.folder("model") / "training.safetensors"
     with tracking(run.folder("model"), tracker) as metrics, FitProgress(metrics) as progress:
-        generator.fit(parts.train, seed=config.seed, report=progress)
+        generator.fit(parts.train, seed=config.seed, report=progress, checkpoint=checkpoint)
     seconds = time.perf_counter() - begin
     extra = {
-        "dataset": config.dataset,
+        "made_from": settings,
         "fingerprint": fingerprint,
-        "seed": config.seed,
+        "key": key,
         "spec": dataset.spec.model_dump(mode="json"),
         "held_out_episodes": parts.split.held_out.tolist() if parts.split else None,
+        "seconds": seconds,
     }
+    clear_partials(folder)
     generators.save(generator, folder, extra=extra)
-    run.finish("model", key, {"seconds": seconds, "rows": len(parts.train)})
-    say("train", f"fitted in {duration(seconds)}: {folder}")
+    say("train", f"fitted in {duration(seconds)}: {short(folder)}")
     return folder
 
 
 def _held_out(split: Split | None) -> str:
     if split is None:
         return "(no episodes to hold out: novelty will not be decidable)"
-    return f"({len(split.train):,} episodes; {len(split.held_out):,} held out)"
-
-
-def _other_model(folder: Path, dataset: str, settings: Mapping[str, Any]) -> ConfigError:
-    found = read_json(folder / "config.json")
-    origin = read_json(folder / "state.json")["extra"]["dataset"]
-    return ConfigError(
-        f"'{folder}' was fitted on other data or with other settings",
-        found=f"{found} on {origin}",
-        accepted=f"{dict(settings)} on {dataset}",
-        fix="choose another run directory with -o, or delete this one",
-    )
+    return f"({counted(len(split.train), 'episode')}; {len(split.held_out):,} held out)"
 
 
 # --- generate --------------------------------------------------------------------------------------------------------
 
 
-def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False) -> Path:
+def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False, repair: bool = False) -> Path:
     """Fill the store with synthetic transitions: constant memory, any size, the same bytes for any worker count.
 
     Args:
         run: Run directory with a fitted generator.
-        config: The run's configuration; more rows than before extend the store.
+        config: The run's configuration; more rows than before extend the store, fewer change nothing.
         workers: Processes.
         yes: Go ahead even when it takes more than an hour.
+        repair: Check every byte, and make damaged shards again.
 
     Returns:
         The store's folder.
 
     Raises:
         CheckpointError: When nothing was trained.
-        StoreError: When the store was made by another generator or with another seed.
+        ConfigError: When the generator was fitted with other settings, or it takes more than an hour.
+        StoreError: When the store was made with other settings.
         TaskError: When a generator rejects so many rows that a shard stays empty.
     """
-    url, settings = str(run.folder("store")), config.generate
-    planned = plan_run(run, config, workers)
-    target = store.create(url, planned.schema, planned.plan, planned.identity)
+    planned = plan_run(run, config)
+    url, plan = str(run.folder("store")), planned.plan
+    target = store.create(url, planned.schema, plan, planned.identity)
+    kept = config.generate.replace(rows=plan.num_rows, rows_per_shard=plan.rows_per_shard)
+    keep_config(run, config.replace(generate=kept))
+    if repair:
+        repair_shards(target, label="generate")
     if target.complete:
-        say("generate", f"nothing to do: {len(target):,} rows of this generator are in {url}")
+        asked = f" ({config.generate.rows:,} were asked for)" if config.generate.rows < plan.num_rows else ""
+        say("generate", f"nothing to do: {len(target):,} rows of this generator are in {short(url)}{asked}")
         return run.folder("store")
     if not yes:
-        _confirm_hours(planned.plan.num_rows - len(target), planned.rate * workers)
+        confirm_hours(plan.num_rows - len(target), planned.rate() * workers)
     model = str(run.folder("model") / "generator")
-    make_shard = GenerateShard(model, url, planned.plan.micro_batch, settings.max_attempts)
-    fill(target, make_shard, rows=planned.plan.num_rows, label="generate", workers=workers)
+    make_shard = GenerateShard(model, url, plan.micro_batch, config.generate.max_attempts)
+    fill(target, make_shard, rows=plan.num_rows, label="generate", workers=workers)
     return run.folder("store")
-
-
-def plan_run(run: Run, config: RunConfig, workers: int) -> Generation:
-    """What `generate` would make; nothing is written."""
-    model, url = run.folder("model") / "generator", str(run.folder("store"))
-    return plan_generation(model, url, config.generate, seed=config.seed, workers=workers)
-
-
-def _confirm_hours(rows: int, rate: float) -> None:
-    seconds = rows / max(rate, 1e-9)
-    if seconds > HOUR_S:
-        raise ConfigError(
-            f"this takes about {seconds / HOUR_S:,.1f} hours",
-            found=f"{rows:,} rows at {human(rate)} rows/s",
-            accepted="less than an hour without asking",
-            fix="add --yes, more --workers, or ask for fewer rows",
-        )
 
 
 # --- validate --------------------------------------------------------------------------------------------------------
@@ -198,15 +186,18 @@ def _confirm_hours(rows: int, rate: float) -> None:
 def validate(run: Run, config: RunConfig) -> Path:
     """Judge the store against the dataset; a failed gate is a verdict here, and an error when exporting.
 
+    Every byte of the store is checked, also when it was judged before.
+
     Returns:
         The scorecard (JSON).
     """
-    target = store.open(run.folder("store"))
+    target = filled_store(run)
     source = source_of(config)
     suite = load_suite(config.validation.suite)
     key = content_hash(target.digest(), source.fingerprint(), suite, config.seed)
     path = run.folder("validation") / "scorecard.json"
     if record := run.finished("validation", key):
+        target.verify()
         say("validate", f"nothing to do: this store was judged by '{suite.name}' before: {record['outcome']}")
         return path
     outcome = validate_store(target, source.load(), suite, path, seed=config.seed)
@@ -232,7 +223,7 @@ def validate_store(target: Store, real: Dataset, suite: Suite, path: Path, *, se
     write_json(path, {**card, "store": about, "provenance": origin})
     passed = len(verdict.rules) - len(verdict.failures())
     outcome = f"{'PASS' if verdict.passed else 'FAIL'} {passed}/{len(verdict.rules)} rules"
-    say("validate", f"fidelity {outcome} of '{suite.name}', {duration(time.perf_counter() - begin)}: {path}")
+    say("validate", f"fidelity {outcome} of '{suite.name}', {duration(time.perf_counter() - begin)}: {short(path)}")
     for rule in verdict.failures():
         say("", rule.sentence())
     return outcome
@@ -255,19 +246,24 @@ def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
     Raises:
         GateError: When the store failed the gate, or was not validated as it is now.
     """
-    target = store.open(run.folder("store"))
+    target = filled_store(run)
     path = run.folder("validation") / "scorecard.json"
     card = require_passed(path, target.digest(), str(run.directory), allow_failed=allow_failed)
     source = source_of(config)
     folder = run.folder("export")
     key = content_hash(target.digest(), source.fingerprint(), config.export, card["verdict"])
-    if record := run.finished("export", key):
+    record = run.finished("export", key)
+    if record and all((folder / file).exists() for file in record["files"].values()):
         say("export", f"nothing to do: {record['minari_id']} was written from this store")
         return folder
-    dataset_id = next_version(config.export.minari_id or _default_id(config, target), folder / "minari")
+    if unfinished := record or run.finished("export", BEGUN):
+        discard(folder, unfinished["minari_id"])
+    wanted = config.export.minari_id or default_id(target.spec, target.config["generator"]["kind"])
+    dataset_id = next_version(wanted, folder / "minari")
     real = source.load()
     say("export", f"{len(real):,} real rows and {len(target):,} synthetic ones as {dataset_id}")
     begin = time.perf_counter()
+    run.finish("export", BEGUN, {"minari_id": dataset_id})
     facts = CardFacts(
         title=dataset_id,
         spec=target.spec,
@@ -280,17 +276,11 @@ def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
     files = write_augmented(
         dataset_id, real=real, synthetic=target, one_step=config.export.one_step, folder=folder, facts=facts
     )
-    run.finish("export", key, {"minari_id": dataset_id, "files": files})
+    run.finish("export", key, {"minari_id": dataset_id, "files": files, "digest": target.digest()})
     say("export", f"read back: identical, {duration(time.perf_counter() - begin)}")
     for label, file in files.items():
-        say("", f"{label:<7} {file}")
+        say("", f"{label:<7} {short(folder / file)}")
     return folder
-
-
-def _default_id(config: RunConfig, target: Store) -> str:
-    """E.g. `hopper/medium-replay-smote-v0`; a Minari source's own version is part of the name."""
-    name = target.spec.dataset_id if "/" in target.spec.dataset_id else f"local/{target.spec.dataset_id}"
-    return f"{name}-{target.config['generator']['kind']}-v0"
 
 
 # --- report and run --------------------------------------------------------------------------------------------------
@@ -307,44 +297,70 @@ def report(run: Run) -> Path:
         raise ConfigError(
             f"there is nothing to report in '{run.directory}'",
             found="no scorecard",
-            fix=f"synthpipe validate {run.directory}",
+            fix=shlex.join(["synthpipe", "validate", str(run.directory)]),
         )
-    exported = run.folder("export") / "stage.json"
-    files = read_json(exported)["files"] if exported.exists() else None
-    page = render({**read_json(path), "export": files}, title=f"Synthetic data of {run.directory.name}")
+    card, exported = read_json(path), run.folder("export") / "stage.json"
+    record = read_json(exported) if exported.exists() else {}
+    current = record.get("digest") == card["store"]["digest"]  # else it is the export of an earlier state
+    files = {label: f"export/{file}" for label, file in record["files"].items()} if current else None
+    page = render({**card, "export": files}, title=f"Synthetic data of {run.directory.resolve().name}").encode()
     target = run.directory / "report.html"
-    write_bytes(target, page.encode())
-    say("report", str(target))
+    if target.exists() and target.read_bytes() == page:
+        say("report", f"nothing to do: {short(target)} is up to date")
+        return target
+    write_bytes(target, page)
+    say("report", short(target))
     return target
 
 
 def start(run: Run, config: RunConfig) -> None:
-    """Create the run directory and write its configuration."""
+    """Create the run directory and write its configuration.
+
+    Raises:
+        ConfigError: When the directory is something else.
+    """
+    require_place(run)
     run.create()
-    write_bytes(run.directory / "config.yaml", dump_yaml(config.model_dump(mode="json")).encode())
+    keep_config(run, config)
 
 
-def plan_all(config: RunConfig) -> list[tuple[str, str]]:
+def check(run: Run, config: RunConfig) -> None:
+    """Find everything that would be refused later, before any work begins; nothing is written.
+
+    Raises:
+        ConfigError: For what cannot be used, or does not fit what the run directory holds.
+    """
+    require_place(run)
+    made_from(config)
+    load_suite(config.validation.suite)
+    source_of(config)
+    if config.export.minari_id is not None:
+        next_version(config.export.minari_id, run.folder("export") / "minari")
+    if (model := run.folder("model") / "generator").exists():
+        require_model(model, config)
+
+
+def plan_all(run: Run, config: RunConfig) -> list[tuple[str, str]]:
     """What `run_all` would do, as (stage, text); nothing is done.
 
     Raises:
         ConfigError: For everything in the configuration that cannot be used.
     """
+    check(run, config)
     generator = generators.build(config.generator)
     suite, lines = load_suite(config.validation.suite), []
     if config.dataset in catalog.entries():
         wanted = collecting.collection(config.dataset, rows=config.collect.rows)
         spec, schema, size = wanted.spec, wanted.schema, wanted.rows
-        lines.append(
-            ("collect", f"{size:,} rows of {config.dataset} in {wanted.plan.num_shards} shards, {_size(schema, size)}")
-        )
+        lines.append(("collect", f"{size:,} rows of {config.dataset}, {_size(schema, size)}"))
     else:
         spec = source_of(config).load().spec
     made = generated_schema(spec, generator)
+    settings = ", ".join(f"{name} {value}" for name, value in generator.config.plain().items())
     one_step = min(config.export.one_step, config.generate.rows)
     return [
         *lines,
-        ("train", f"{generator.kind} {generator.config.plain()}, {config.held_out:.0%} of the episodes held out"),
+        ("train", f"{generator.kind} ({settings}), {config.held_out:.0%} of the episodes held out"),
         ("generate", f"{config.generate.rows:,} rows, {_size(made, config.generate.rows)}"),
         ("validate", f"{len(suite.rules)} rules of '{suite.name}'"),
         ("export", f"Minari (real episodes and {one_step:,} samples) and flat HDF5 (all rows)"),
@@ -361,8 +377,11 @@ def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False)
 
     Returns:
         The report.
+
+    Raises:
+        GateError: When the store failed the gate; the report is written, nothing is exported.
     """
-    start(run, config)
+    check(run, config)
     if config.dataset in catalog.entries():
         collect(config.dataset, rows=config.collect.rows, workers=workers)
     train(run, config)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -22,6 +23,7 @@ from synth_pipeline.errors import MissingExtraError, unknown_name
 
 console = Console(highlight=False, soft_wrap=True)
 PLAIN_INTERVAL_S = 10.0
+BACKENDS = ("jsonl", "tensorboard")
 
 
 def say(label: str, text: str) -> None:
@@ -36,6 +38,19 @@ def human(number: float) -> str:
         if abs(number) >= 0.9995 * size:  # what rounds to 1000 of the smaller unit is 1 of this one
             return f"{number / size:.3g}{suffix}"
     return f"{number:.3g}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 shard`, `3 shards`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def short(path: str | Path) -> str:
+    """A path as people would type it: relative inside the working directory, `~` for the home folder."""
+    full = Path(path).absolute()
+    if full.is_relative_to(Path.cwd()):
+        return str(full.relative_to(Path.cwd()))
+    return f"~/{full.relative_to(Path.home())}" if full.is_relative_to(Path.home()) else str(path)
 
 
 def duration(seconds: float) -> str:
@@ -150,18 +165,11 @@ class TensorBoard:
 
     Args:
         directory: Log directory.
-
-    Raises:
-        MissingExtraError: When tensorboard is not installed.
     """
 
     def __init__(self, directory: Path) -> None:
-        try:
-            from tensorboard.summary import Writer
-        except ImportError:
-            raise MissingExtraError(
-                "tracking to TensorBoard needs the package tensorboard", fix='pip install "synth-pipeline[tensorboard]"'
-            ) from None
+        from tensorboard.summary import Writer
+
         self._writer = Writer(str(directory))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -172,6 +180,23 @@ class TensorBoard:
     def close(self) -> None:
         """Flush to disk."""
         self._writer.close()
+
+
+def require_backend(backend: str) -> None:
+    """Fail before work begins when a tracker cannot be made.
+
+    Raises:
+        UnknownNameError: For another back-end.
+        MissingExtraError: When the back-end's package is not installed.
+    """
+    if backend not in BACKENDS:
+        raise unknown_name("tracking back-end", backend, BACKENDS)
+    if backend == "tensorboard" and find_spec("tensorboard") is None:
+        raise MissingExtraError(
+            "tracking to TensorBoard needs the package tensorboard",
+            found="it is not installed",
+            fix='pip install "synth-pipeline[tensorboard]"',
+        )
 
 
 @contextmanager
@@ -186,8 +211,7 @@ def tracking(directory: Path, backend: str = "jsonl") -> Iterator[Tracker]:
         UnknownNameError: For another back-end.
         MissingExtraError: When the back-end's package is not installed.
     """
-    if backend not in ("jsonl", "tensorboard"):
-        raise unknown_name("tracking back-end", backend, ("jsonl", "tensorboard"))
+    require_backend(backend)
     tracker: Tracker = TensorBoard(directory) if backend == "tensorboard" else JsonLines(directory / "metrics.jsonl")
     try:
         yield tracker

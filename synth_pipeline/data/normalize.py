@@ -72,7 +72,8 @@ class Affine:
     def encode(self, x: Array) -> npt.NDArray[np.float32]:
         """Physical -> model units, computed in float64."""
         centred = np.asarray(x, np.float64) - self.shift
-        return np.divide(centred, self.scale, out=centred * 0.0, where=self.scale > 0).astype(np.float32)
+        constant = np.where(np.isfinite(centred), 0.0, np.nan)  # NaN stays visible, in a constant channel too
+        return np.divide(centred, self.scale, out=constant, where=self.scale > 0).astype(np.float32)
 
     def decode(self, z: Array) -> npt.NDArray[np.float32]:
         """Model units -> physical, computed in float64."""

@@ -60,8 +60,8 @@ def classifier(
 
 
 def gradient(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor) -> Tensor:
-    """grad_x of `function(x, t)` `[b]`, also under `no_grad`; a graph is kept when x already has one."""
-    keep = torch.is_grad_enabled() and x.requires_grad
+    """grad_x of `function(x, t)` `[b]`, also under `no_grad`; differentiable itself where gradients are enabled."""
+    keep = torch.is_grad_enabled()
     with torch.enable_grad():
-        leaf = x if keep else x.detach().requires_grad_(True)
+        leaf = x if x.requires_grad else x.detach().requires_grad_(True)
         return torch.autograd.grad(function(leaf, t).sum(), leaf, create_graph=keep)[0]

@@ -23,7 +23,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]  # model(x, t) -> x0_hat
 
 @dataclass(frozen=True)
 class Coefficients:
-    """c_skip, c_out, c_in and c_noise at one time; shapes broadcast against x, except c_noise `[lead]`."""
+    """c_skip, c_out, c_in and c_noise at one time; shapes broadcast against x, except c_noise `[b]` or `[b, *axes]`."""
 
     skip: Tensor
     out: Tensor
@@ -50,34 +50,36 @@ class Parametrisation:
 
         Args:
             t: `[]`, `[b]` or `[b, *axes]`.
-            x: `[b, *axes, channel]`; gives shape and dtype.
+            x: `[b, *axes, channel]`; gives shape, dtype and device.
         """
-        alpha, sigma = (expand(value, x) for value in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        skip, out, scale = (expand(value, x) for value in self._skip_out_in(t))
+        # EDM's c_noise stays finite for clean tokens.
+        noise = 0.25 * self.schedule.rho(t).clamp_min(1e-8).log() if self.kind == "edm" else t
+        return Coefficients(skip, out, scale, noise.to(x).expand(x.shape[: max(t.ndim, 1)]))
+
+    def _skip_out_in(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         one = torch.ones_like(alpha)
-        noise = t.to(x.dtype)
         if self.kind == "eps":
-            return Coefficients(one / alpha, -sigma / alpha, one, noise)
+            return one / alpha, -sigma / alpha, one
         if self.kind == "x0":
-            return Coefficients(0 * one, one, one, noise)
+            return 0 * one, one, one
         if self.kind == "v":  # Salimans & Ho 2022, arXiv:2202.00512: v = alpha eps - sigma x_0
             norm = alpha**2 + sigma**2
-            return Coefficients(alpha / norm, -sigma / norm, one, noise)
+            return alpha / norm, -sigma / norm, one
         if self.kind == "flow":  # F = eps - x_0, the velocity of the straight path
             total = alpha + sigma
-            return Coefficients(one / total, -sigma / total, one, noise)
-        rho, data = sigma / alpha, self.sigma_data
+            return one / total, -sigma / total, one
+        rho, data = sigma / alpha, self.sigma_data  # Karras et al. 2022, Table 1, of x / alpha
         norm = (rho**2 + data**2).sqrt()
-        c_noise = 0.25 * self.schedule.rho(t).log().to(x.dtype)
-        return Coefficients(data**2 / norm**2 / alpha, rho * data / norm, one / norm / alpha, c_noise)
+        return data**2 / norm**2 / alpha, rho * data / norm, one / norm / alpha
 
     def denoiser(self, network: Network, **conditions: Tensor) -> Denoiser:
         """`model(x, t) -> x0_hat` around a network `F(x, c_noise, **conditions)`."""
 
         def model(x: Tensor, t: Tensor) -> Tensor:
             c = self.coefficients(t, x)
-            return c.skip * x + c.out * network(
-                c.scale * x, c.noise.expand(x.shape[: max(c.noise.ndim, 1)]), **conditions
-            )
+            return c.skip * x + c.out * network(c.scale * x, c.noise, **conditions).to(x.dtype)
 
         return model
 
@@ -88,7 +90,7 @@ class Parametrisation:
         t: Tensor,
         noise: Tensor,
         *,
-        mask: Tensor | None = None,
+        known: Tensor | None = None,
         weight: Tensor | None = None,
         **conditions: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -97,27 +99,28 @@ class Parametrisation:
         Args:
             network: `F(x, c_noise, **conditions)`.
             x0: `[b, *axes, channel]`, data in model units.
-            t: `[b]` (or per token), times of training.
+            t: `[b]` or `[b, *axes]`, times of training, above 0.
             noise: Like `x0`, standard normal.
-            mask: Broadcasts against `x0`; entries that are known (inpainted) or padded are 0 and do not count.
-            weight: `[b]`, weight of each row.
+            known: The mask of `projection.inpaint`: entries where it is true are shown clean and do not count.
+            weight: `[b]`, `[b, *axes]` or like `x0`: of rows, of tokens (0 for padding), of entries.
             **conditions: Passed to the network.
 
         Returns:
-            The mean over counted entries, and `x0_hat` like `x0` (with its graph).
+            The weighted mean over entries that count, and `x0_hat` like `x0` (with its graph).
         """
         x = expand(self.schedule.alpha(t), x0) * x0 + expand(self.schedule.sigma(t), x0) * noise
-        if mask is not None:  # known entries are shown clean and never judged
-            x = torch.where(mask.bool(), x, x0)
+        counted = torch.ones_like(x0) if weight is None else expand(weight, x0).expand_as(x0)
+        if known is not None:
+            x, counted = torch.where(known, x0, x), counted.masked_fill(known, 0.0)
         c = self.coefficients(t, x0)
         output = network(c.scale * x, c.noise, **conditions)
         error = (output - (x0 - c.skip * x) / c.out) ** 2
-        counted = torch.ones_like(error) if mask is None else mask.to(error.dtype).expand_as(error)
-        if weight is not None:
-            counted = counted * expand(weight, error)
         return (error * counted).sum() / counted.sum().clamp_min(1e-8), c.skip * x + c.out * output
 
 
 def expand(value: Tensor, x: Tensor) -> Tensor:
-    """A value of shape `[]`, `[b]` or `[b, *axes]` with the trailing axes that it needs to broadcast against x."""
-    return value.to(x.dtype).reshape(*value.shape, *[1] * (x.ndim - value.ndim)) if value.ndim else value.to(x.dtype)
+    """A value of shape `[]`, `[b]` or `[b, *axes]`, ready to be multiplied with x of shape `[b, *axes, channel]`.
+
+    A scalar is returned as it is: it never changes the type of x, and keeps its own precision.
+    """
+    return value.to(x).reshape(*value.shape, *[1] * (x.ndim - value.ndim)) if value.ndim else value

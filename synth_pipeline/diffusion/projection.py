@@ -17,7 +17,7 @@ def inpaint(mask: Tensor, value: Tensor) -> Edit:
     """
 
     def project(x: Tensor, ctx: Context) -> Tensor:
-        return torch.where(mask, value.to(x.dtype), x)
+        return torch.where(mask.to(x.device), value.to(x), x)
 
     return project
 

@@ -8,14 +8,14 @@ flow through the whole loop when the caller wants them (Diffusion-QL).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from synth_pipeline.diffusion.grid import Grid
-from synth_pipeline.diffusion.parametrisation import Denoiser, expand
+from synth_pipeline.diffusion.parametrisation import Denoiser
 from synth_pipeline.diffusion.schedules import Schedule
 
 
@@ -27,13 +27,13 @@ class Context:
         schedule: alpha and sigma.
         t: Time before the step, `[]` or `[lead]`.
         s: Time after the step.
-        index: Number of the step, from 0.
-        num_steps: How many there are.
+        index: Number of the step in the whole grid, from 0.
+        num_steps: How many the whole grid has.
         rng: Where noise is drawn.
-        x: The iterate that the step begins with (after `edit_x`).
-        x0_hat: The step's estimate of the data.
+        x: The iterate that the step begins with (after `edit_x`); None when `project` is called for the start.
+        x0_hat: The step's estimate of the data; None before the step.
         std: Standard deviation of the step's noise; None when the step returned a sample itself.
-        carry: Whatever the solver handed to its next step.
+        carry: Whatever the solver handed on from its step before.
     """
 
     schedule: Schedule
@@ -46,18 +46,18 @@ class Context:
     x0_hat: Tensor | None = None
     std: Tensor | None = None
     carry: Any = None
-    info: dict[str, Any] = field(default_factory=dict)
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal noise of the shape, type and device of `like`."""
         return torch.randn(like.shape, generator=self.rng, dtype=like.dtype, device=like.device)
 
-    def scales(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """alpha_t, sigma_t, alpha_s, sigma_s, shaped to broadcast against x."""
-        at, bt = self.schedule.alpha(self.t), self.schedule.sigma(self.t)
-        as_, bs = self.schedule.alpha(self.s), self.schedule.sigma(self.s)
-        bs = torch.where(self.s > 0, bs, torch.zeros_like(bs))
-        return expand(at, x), expand(bt, x), expand(as_, x), expand(bs, x)
+    def shrink(self) -> Tensor:
+        """r = rho_s / rho_t: how much of the noise is left after the step; 1 where a row rests (s = t)."""
+        return torch.where(self.s < self.t, self.schedule.rho(self.s) / self.schedule.rho(self.t), 1.0)
+
+    def ancestral_std(self) -> Tensor:
+        """Standard deviation of q(x_s | x_t, x_0) (Ho et al. 2020, eq. 7); known before the step, unlike `std`."""
+        return self.schedule.sigma(self.s) * (1 - self.shrink() ** 2).sqrt()
 
 
 class Step(Protocol):
@@ -98,17 +98,19 @@ def sample(  # noqa: PLR0913  the three edits, the projection and the callback a
         edit_x: Changes x before the model is called.
         edit_mean: Changes the step's mean before noise is added.
         project: Changes x after noise is added, and once at the start.
-        temperature: Factor on the step's noise; 1 samples the model, less trades diversity for plausibility.
+        temperature: Factor on the noise of steps that return a std (DDPM, DDIM with eta > 0); 1 samples the model,
+            less trades diversity for plausibility. Churn has its own `inflation`.
         callback: Called after every step with x and the context.
 
     Returns:
         Samples, shaped like `noise`.
     """
-    begin = Context(grid.schedule, grid.times[0], grid.times[0], 0, len(grid), rng)
-    x = project(noise, begin) if project is not None else noise
-    carry = None
-    for index, (t, s) in enumerate(grid):
-        ctx = Context(grid.schedule, t, s, index, len(grid), rng, carry=carry)
+    first, total = grid.skipped, grid.skipped + len(grid)
+    x, carry = noise, None
+    if project is not None:
+        x = project(x, Context(grid.schedule, grid.times[0], grid.times[0], first, total, rng))
+    for index, (t, s) in enumerate(grid, first):
+        ctx = Context(grid.schedule, t, s, index, total, rng, carry=carry)
         if edit_x is not None:
             x = edit_x(x, ctx)
         ctx.x = x

@@ -98,21 +98,28 @@ class Cosine(Schedule):
     horizon: float = 0.9946
     smallest: float = 1e-3
 
-    def _angle(self, t: Tensor | float) -> Tensor | float:
-        return (t + self.offset) / (1 + self.offset) * (math.pi / 2)
+    @property
+    def _speed(self) -> float:
+        return math.pi / 2 / (1 + self.offset)
+
+    @property
+    def _first(self) -> float:
+        return self.offset * self._speed
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Cosine of the angle."""
-        return torch.cos(torch.as_tensor(self._angle(t))) / math.cos(float(self._angle(0.0)))
+        """cos(theta) / cos(theta_0)."""
+        turned = t * self._speed  # theta - theta_0
+        return turned.cos() - turned.sin() * math.tan(self._first)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """sqrt(1 - alpha^2)."""
-        return (1 - self.alpha(t) ** 2).clamp_min(0.0).sqrt()
+        """sqrt(1 - alpha^2), without cancellation at small t."""
+        turned = t * self._speed
+        return (turned.sin() * (turned + 2 * self._first).sin()).sqrt() / math.cos(self._first)
 
     def time(self, rho: Tensor) -> Tensor:
-        """Inverse cosine of alpha = 1 / sqrt(1 + rho^2)."""
-        alpha = (1 + rho**2).rsqrt() * math.cos(float(self._angle(0.0)))
-        return torch.acos(alpha) * (2 / math.pi) * (1 + self.offset) - self.offset
+        """From tan(theta)^2 = (rho^2 + sin(theta_0)^2) / cos(theta_0)^2."""
+        theta = ((rho**2 + math.sin(self._first) ** 2).sqrt() / math.cos(self._first)).atan()
+        return (theta - self._first) / self._speed
 
 
 @dataclass(frozen=True)
@@ -145,15 +152,18 @@ class Discrete(Schedule):
     def __init__(self, betas: Tensor) -> None:
         values = betas.to(torch.float64)
         if values.ndim != 1 or not bool(((values > 0) & (values < 1)).all()):
-            raise ConfigError("betas must be one row of numbers between 0 and 1", found=f"shape {tuple(betas.shape)}")
+            raise ConfigError(
+                "betas must be one row of numbers between 0 and 1",
+                found=f"shape {tuple(betas.shape)}, values {betas.flatten()[:8].tolist()}",
+            )
         log_alpha = 0.5 * torch.cat([values.new_zeros(1), torch.log1p(-values).cumsum(0)])
         self._log_alpha = log_alpha
         self.horizon = float(len(values))
         self.smallest = 1.0
 
     def _at(self, t: Tensor) -> Tensor:
-        index = t.round().long()
-        return self._log_alpha.to(t.device)[index].to(t.dtype)
+        value = self._log_alpha.to(t.device)[t.round().long()]
+        return value.to(t.dtype) if t.is_floating_point() else value
 
     def alpha(self, t: Tensor) -> Tensor:
         """Product of sqrt(1 - beta) up to step t (rounded to a step)."""

@@ -1,31 +1,40 @@
 """Solver steps: one function each, from x_t to x_s, all written in the estimate x0_hat of the data.
 
-In y = x / alpha and rho = sigma / alpha the probability-flow ODE is dy/drho = (y - x0_hat) / rho for every schedule,
-so Euler, Heun and DPM-Solver need no special case for VP, EDM or flow paths.
+With y = x / alpha, rho = sigma / alpha and r = rho_s / rho_t, every step on every schedule is an average,
+
+    y_s = c y_t + (1 - c) x0_hat,
+
+with c = r for the probability-flow ODE dy/drho = (y - x0_hat) / rho, whether Euler, DDIM or DPM-Solver++(1) solves it,
+and c = r^2 for the ancestral step. Methods of order 2 keep c = r and better the estimate. At s = 0 every step returns
+x0_hat itself.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from synth_pipeline.diffusion.parametrisation import Denoiser, expand
 from synth_pipeline.diffusion.sampler import Context
+from synth_pipeline.errors import ConfigError
 
 Result = tuple[Tensor, Tensor | None, Any]
+
+
+def average(x: Tensor, estimate: Tensor, weight: Tensor, ctx: Context) -> Tensor:
+    """x_s with y_s = c y_t + (1 - c) estimate, c = `weight`."""
+    alpha_t, alpha_s = ctx.schedule.alpha(ctx.t), ctx.schedule.alpha(ctx.s)
+    return expand(alpha_s / alpha_t * weight, x) * x + expand(alpha_s * (1 - weight), x) * estimate
 
 
 def ddpm(model: Denoiser, x: Tensor, ctx: Context) -> Result:
     """Ancestral step: the Gaussian posterior q(x_s | x_t, x0_hat) (Ho et al. 2020, arXiv:2006.11239, eq. 7)."""
     ctx.x0_hat = model(x, ctx.t)
-    alpha_t, sigma_t, alpha_s, sigma_s = ctx.scales(x)
-    ratio = alpha_t / alpha_s
-    added = (sigma_t**2 - ratio**2 * sigma_s**2).clamp_min(0.0)  # variance that the forward process adds from s to t
-    mean = (ratio * sigma_s**2 * x + alpha_s * added * ctx.x0_hat) / sigma_t**2
-    return mean, (added * sigma_s**2).sqrt() / sigma_t, None
+    return average(x, ctx.x0_hat, ctx.shrink() ** 2, ctx), expand(ctx.ancestral_std(), x), None
 
 
 @dataclass(frozen=True)
@@ -33,20 +42,21 @@ class DDIM:
     """x_s = alpha_s x0_hat + sqrt(sigma_s^2 - std^2) eps_hat + std z (Song et al. 2021, arXiv:2010.02502, eq. 12).
 
     Attributes:
-        eta: 0 is deterministic, 1 has the ancestral step's noise.
+        eta: In [0, 1]; 0 is deterministic, 1 is the ancestral step.
     """
 
     eta: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.eta <= 1.0:
+            raise ConfigError("eta of DDIM is out of range", found=self.eta, accepted="0 (deterministic) to 1 (DDPM)")
+
     def __call__(self, model: Denoiser, x: Tensor, ctx: Context) -> Result:
         """One step."""
         ctx.x0_hat = model(x, ctx.t)
-        alpha_t, sigma_t, alpha_s, sigma_s = ctx.scales(x)
-        added = (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2).clamp_min(0.0)
-        std = self.eta * added.sqrt() * sigma_s / sigma_t
-        eps = (x - alpha_t * ctx.x0_hat) / sigma_t
-        mean = alpha_s * ctx.x0_hat + (sigma_s**2 - std**2).clamp_min(0.0).sqrt() * eps
-        return mean, std if self.eta else None, None
+        r = ctx.shrink()
+        mean = average(x, ctx.x0_hat, r * (1 - self.eta**2 * (1 - r**2)).sqrt(), ctx)
+        return mean, expand(self.eta * ctx.ancestral_std(), x) if self.eta else None, None
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Churn:
     """Noise that is added and removed again within a step (Karras et al. 2022, Algorithm 2).
 
     Attributes:
-        amount: S_churn; divided by the number of steps, capped at sqrt(2) - 1.
+        amount: S_churn; divided by the number of steps of the whole grid, capped at sqrt(2) - 1.
         smallest: S_tmin, ratio below which nothing is added.
         largest: S_tmax.
         inflation: S_noise, factor on the added noise.
@@ -65,10 +75,10 @@ class Churn:
     largest: float = 50.0
     inflation: float = 1.003
 
-    def gamma(self, rho: float, num_steps: int) -> float:
-        """Relative increase of the noise level."""
-        inside = self.smallest <= rho <= self.largest
-        return min(self.amount / num_steps, math.sqrt(2) - 1) if inside else 0.0
+    def gamma(self, rho: Tensor, num_steps: int) -> Tensor:
+        """Relative increase of the noise level, shaped like `rho`."""
+        inside = (rho >= self.smallest) & (rho <= self.largest)
+        return inside * min(self.amount / num_steps, math.sqrt(2) - 1)
 
 
 @dataclass(frozen=True)
@@ -87,28 +97,30 @@ class Heun:
 
     def __call__(self, model: Denoiser, x: Tensor, ctx: Context) -> Result:
         """One step."""
-        alpha_t, sigma_t, alpha_s, sigma_s = ctx.scales(x)
-        y, rho, t = x / alpha_t, sigma_t / alpha_t, ctx.t
-        if self.churn is not None:
-            y, rho, t = self._churned(y, rho, ctx)
-        rho_s = sigma_s / alpha_s
-        ctx.x0_hat = model(expand(ctx.schedule.alpha(t), x) * y, t)
-        slope = (y - ctx.x0_hat) / rho
-        ahead = y + (rho_s - rho) * slope
-        if self.correct and bool((rho_s > 0).all()):
-            second = (ahead - model(alpha_s * ahead, ctx.s)) / rho_s
-            ahead = y + (rho_s - rho) * (slope + second) / 2
-        return alpha_s * ahead, None, None
+        x, raised = self._churned(x, ctx)
+        ctx.x0_hat = estimate = model(x, raised.t)
+        r = raised.shrink()
+        ahead = average(x, estimate, r, raised)
+        later = ctx.s > 0
+        if not self.correct or not bool(later.any()):
+            return ahead, None, None
+        # The mean of both slopes, (y_t - estimate) / rho_t and (y_s - second) / rho_s, is the slope to this estimate:
+        second = model(ahead, ctx.s)
+        better = estimate + expand(torch.where(later, 1 / (2 * r), 0.0), x) * (second - estimate)
+        return average(x, better, r, raised), None, None
 
-    def _churned(self, y: Tensor, rho: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
-        assert self.churn is not None
-        level = ctx.schedule.rho(ctx.t)
-        gamma = self.churn.gamma(float(level.max()), ctx.num_steps)
-        if not gamma:
-            return y, rho, ctx.t
-        raised = rho * (1 + gamma)
-        y = y + (raised**2 - rho**2).sqrt() * self.churn.inflation * ctx.noise(y)
-        return y, raised, ctx.schedule.time(level * (1 + gamma))
+    def _churned(self, x: Tensor, ctx: Context) -> tuple[Tensor, Context]:
+        if self.churn is None:
+            return x, ctx
+        rho = ctx.schedule.rho(ctx.t)
+        gamma = self.churn.gamma(rho, ctx.num_steps) * (ctx.s < ctx.t)
+        if not bool(gamma.any()):
+            return x, ctx
+        raised = replace(ctx, t=torch.where(gamma > 0, ctx.schedule.time(rho * (1 + gamma)), ctx.t))
+        alpha_t, alpha_raised = ctx.schedule.alpha(ctx.t), ctx.schedule.alpha(raised.t)
+        # The level that is reached: a schedule of steps has only those of its table.
+        added = (ctx.schedule.rho(raised.t) ** 2 - rho**2).clamp_min(0.0).sqrt() * self.churn.inflation
+        return expand(alpha_raised / alpha_t, x) * x + expand(alpha_raised * added, x) * ctx.noise(x), raised
 
 
 euler = Heun(correct=False)
@@ -118,7 +130,7 @@ heun = Heun()
 def dpmpp_1(model: Denoiser, x: Tensor, ctx: Context) -> Result:
     """DPM-Solver++(1) (Lu et al. 2022, arXiv:2211.01095, eq. 9 of order 1); equals deterministic DDIM."""
     ctx.x0_hat = model(x, ctx.t)
-    return _exponential(x, ctx.x0_hat, ctx), None, None
+    return average(x, ctx.x0_hat, ctx.shrink(), ctx), None, None
 
 
 def dpmpp_2m(model: Denoiser, x: Tensor, ctx: Context) -> Result:
@@ -126,23 +138,15 @@ def dpmpp_2m(model: Denoiser, x: Tensor, ctx: Context) -> Result:
 
     The first step, and the last one to rho = 0 where lambda is infinite, are of order 1.
     """
-    ctx.x0_hat = model(x, ctx.t)
-    current = ctx.schedule.rho(ctx.t)
-    carry = (ctx.x0_hat, current)
-    if ctx.carry is None or bool((ctx.s <= 0).any()):
-        return _exponential(x, ctx.x0_hat, ctx), None, carry
-    before, earlier = ctx.carry
-    # lambda = -log rho; r = (lambda_t - lambda_before) / (lambda_s - lambda_t)
-    ratio = (earlier / current).log() / (current / ctx.schedule.rho(ctx.s)).log()
-    weight = expand(1 / (2 * ratio), x)
-    return _exponential(x, (1 + weight) * ctx.x0_hat - weight * before, ctx), None, carry
-
-
-def _exponential(x: Tensor, estimate: Tensor, ctx: Context) -> Tensor:
-    alpha_t, sigma_t, alpha_s, sigma_s = ctx.scales(x)
-    # exp(-h) = (sigma_s alpha_t) / (sigma_t alpha_s), with h = lambda_s - lambda_t
-    shrink = sigma_s * alpha_t / (sigma_t * alpha_s)
-    return sigma_s / sigma_t * x + alpha_s * (1 - shrink) * estimate
+    ctx.x0_hat = estimate = model(x, ctx.t)
+    rho = ctx.schedule.rho(ctx.t)
+    if ctx.carry is not None:
+        before, earlier = ctx.carry
+        # lambda = -log rho; 1 / (2 r_i) = (lambda_s - lambda_t) / 2 (lambda_t - lambda_before)
+        forward, back = -ctx.shrink().log(), (earlier / rho).log()
+        weight = torch.where((ctx.s > 0) & (earlier > rho), forward / (2 * back), 0.0)
+        estimate = estimate + expand(weight, x) * (estimate - before)
+    return average(x, estimate, ctx.shrink(), ctx), None, (ctx.x0_hat, rho)
 
 
 STEPS = {"ddpm": ddpm, "ddim": DDIM(), "euler": euler, "heun": heun, "dpmpp_1": dpmpp_1, "dpmpp_2m": dpmpp_2m}

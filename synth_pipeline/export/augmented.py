@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from synth_pipeline.data.containers import Episodes, Transitions
 from synth_pipeline.data.rows import Dataset, RowSource
+from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.export.card import CardFacts, write_card
 from synth_pipeline.export.d4rl_hdf5 import Labelled, label_episodes, write_flat
 from synth_pipeline.export.minari import MAX_ONE_STEP, write_minari
+from synth_pipeline.runs import clear_partials, safe_parts
 
 CHUNK = 16_384
+LABELS = ("minari", "flat", "card")
 
 
 def write_augmented(
@@ -35,7 +39,7 @@ def write_augmented(
         facts: What the card says; recipe, parents and verdicts are stored in both files too.
 
     Returns:
-        What was written: label -> path.
+        What was written: label -> path inside `folder`.
 
     Raises:
         ExportError: When a target exists or does not read back.
@@ -43,8 +47,8 @@ def write_augmented(
     """
     spec = real.spec
     metadata = {"description": f"{spec.dataset_id} augmented by {facts.recipe['generator']['kind']}", **_origin(facts)}
-    flat = folder / f"{dataset_id.replace('/', '-')}.hdf5"
-    minari = write_minari(
+    minari, flat, card = _targets(folder, dataset_id)
+    write_minari(
         dataset_id,
         spec=spec,
         episodes=_episodes(real),
@@ -59,8 +63,34 @@ def write_augmented(
         metadata=metadata,
     )
     facts = facts.replace(minari_id=dataset_id, flat_file=flat.name)
-    card = write_card(flat.with_suffix(".md"), facts)
-    return {"minari": str(minari), "flat": str(flat), "card": str(card)}
+    write_card(card, facts)
+    return {label: str(path.relative_to(folder)) for label, path in zip(LABELS, (minari, flat, card), strict=True)}
+
+
+def default_id(spec: DatasetSpec, method: str) -> str:
+    """E.g. `hopper/medium-replay-smote-v0`; a Minari source's own version is part of the name."""
+    name = spec.dataset_id if "/" in spec.dataset_id else f"local/{spec.dataset_id}"
+    return f"{name}-{method}-v0"
+
+
+def discard(folder: Path, dataset_id: str) -> None:
+    """Remove an export that was begun and did not end, or of which a part is gone.
+
+    Args:
+        folder: As in `write_augmented`.
+        dataset_id: Its Minari id.
+    """
+    for target in _targets(folder, "/".join(safe_parts(dataset_id))):
+        clear_partials(target)
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+
+def _targets(folder: Path, dataset_id: str) -> tuple[Path, Path, Path]:
+    name = dataset_id.replace("/", "-")
+    return folder / "minari" / dataset_id, folder / f"{name}.hdf5", folder / f"{name}.md"
 
 
 def _episodes(real: Dataset) -> Iterator[Episodes]:

@@ -5,6 +5,7 @@ from synth_pipeline.registry import Registry
 GENERATORS = Registry(
     "generator",
     {
+        "synther": "synth_pipeline.generators.synther:SynthER",
         "noise": "synth_pipeline.generators.controls:Noise",
         "smote": "synth_pipeline.generators.controls:Smote",
         "copula": "synth_pipeline.generators.controls:Copula",

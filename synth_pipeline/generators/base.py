@@ -44,13 +44,14 @@ class Generator(Protocol):
 
     def __init__(self, config: Any = None) -> None: ...
 
-    def fit(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
+    def fit(self, data: Dataset, *, seed: int, report: Report | None = None, checkpoint: Path | None = None) -> None:
         """Learn from a dataset.
 
         Args:
             data: Training part only; nothing held out may be seen.
             seed: Seed of the run.
             report: Called now and then with (step, total steps, values).
+            checkpoint: File for resumable state, for methods that train for long; others leave it alone.
         """
         ...
 
@@ -98,11 +99,12 @@ class Postprocess:
         self._terminated = known_termination(spec)
 
     def from_columns(self, columns: Mapping[str, Array], provenance: Mapping[str, Array]) -> Transitions:
-        """Columns in physical units -> finished rows."""
-        rows = {f.name: f.clipped(np.asarray(columns[f.name], f.dtype)) for f in self.layout}
-        if self._terminated is not None and "terminations" in rows:
+        """Columns in physical units -> finished rows; terminations may be missing where their function is known."""
+        derived = {"terminations"} if self._terminated is not None else set()
+        rows = {f.name: f.clipped(np.asarray(columns[f.name], f.dtype)) for f in self.layout if f.name not in derived}
+        if self._terminated is not None:
             rows["terminations"] = self._terminated(rows["next_observations"])
-        return Transitions({**rows, **provenance})
+        return Transitions({**{field.name: rows[field.name] for field in self.layout}, **provenance})
 
     def from_vectors(self, x: Array, provenance: Mapping[str, Array]) -> Transitions:
         """Packed vectors `[n, layout.size]` in physical units -> finished rows."""

@@ -12,6 +12,7 @@ learned nothing that is worth its cost.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -43,7 +44,7 @@ class _RowKeeper:
 
     provenance: ClassVar[tuple[Field, ...]] = SOURCE_FIELDS
 
-    def fit(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
+    def fit(self, data: Dataset, *, seed: int, report: Report | None = None, checkpoint: Path | None = None) -> None:
         """Keep the training rows."""
         rows = data.transitions()
         self._spec = data.spec
@@ -153,7 +154,7 @@ class Smote(_RowKeeper):
     def __init__(self, config: SmoteConfig | None = None) -> None:
         self.config = config or SmoteConfig()
 
-    def fit(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
+    def fit(self, data: Dataset, *, seed: int, report: Report | None = None, checkpoint: Path | None = None) -> None:
         """Keep the rows and find the neighbours of each, exactly.
 
         Raises:
@@ -217,7 +218,7 @@ class Copula:
     def __init__(self, config: CopulaConfig | None = None) -> None:
         self.config = config or CopulaConfig()
 
-    def fit(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
+    def fit(self, data: Dataset, *, seed: int, report: Report | None = None, checkpoint: Path | None = None) -> None:
         """Quantiles of each channel and the correlation of their normal scores."""
         self._spec = data.spec
         x = Layout(modelled_fields(data.spec)).pack(data.transitions().columns)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -68,7 +69,7 @@ class VAE:
     def __init__(self, config: VAEConfig | None = None) -> None:
         self.config = config or VAEConfig()
 
-    def fit(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
+    def fit(self, data: Dataset, *, seed: int, report: Report | None = None, checkpoint: Path | None = None) -> None:
         """Adam on the evidence lower bound.
 
         Raises:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
+from synth_pipeline import store
+from synth_pipeline.errors import StoreError
+from synth_pipeline.runs import Run
 from synth_pipeline.scale.local import map_tasks
 from synth_pipeline.store import Commit, ShardTask, Store
-from synth_pipeline.tracking import Progress, duration, human, say
+from synth_pipeline.tracking import Progress, counted, duration, human, say, short
 
 
 def fill(target: Store, function: Callable[[ShardTask], Commit], *, rows: int, label: str, workers: int) -> None:
@@ -22,10 +26,39 @@ def fill(target: Store, function: Callable[[ShardTask], Commit], *, rows: int, l
     with target.writing() as writing:
         tasks, committed = writing.missing(), len(target)
         if committed:
-            say(label, f"resuming: {committed:,} of {rows:,} rows are committed")
+            say(label, f"going on: {committed:,} of {rows:,} rows are there")
         with Progress(label, rows, "rows", start=committed) as progress:
             for _, commit in map_tasks(function, tasks, workers=workers, threads=target.plan.threads):
                 progress.advance(commit.rows)
         writing.finalise()
     about = f"{human(progress.rate)} rows/s, {duration(progress.seconds)}"
-    say(label, f"{len(target):,} rows in {target.plan.num_shards} shards, {about}: {target.url}")
+    say(label, f"{len(target):,} rows in {counted(target.plan.num_shards, 'shard')}, {about}: {short(target.url)}")
+
+
+def repair_shards(target: Store, *, label: str) -> None:
+    """Check every byte, and forget damaged shards so that `fill` makes them again.
+
+    Args:
+        target: The store.
+        label: What the progress is called.
+    """
+    damaged = target.damaged()
+    if damaged:
+        target.drop(*damaged)
+    say(label, f"{counted(len(damaged), 'damaged shard')} found in {short(target.url)}")
+
+
+def filled_store(run: Run) -> Store:
+    """The store of a run, every shard of it there.
+
+    Raises:
+        StoreError: When nothing was generated, or not to the end, with the command that does it.
+    """
+    fix = shlex.join(["synthpipe", "generate", str(run.directory)])
+    if not store.exists(run.folder("store")):
+        raise StoreError(f"nothing was generated in '{run.directory}' yet", found="no store", fix=fix)
+    target = store.open(run.folder("store"))
+    if not target.complete:
+        missing = f"{target.num_missing} of {counted(target.plan.num_shards, 'shard')} are missing"
+        raise StoreError(f"the store of '{run.directory}' is not complete", found=missing, fix=f"{fix}   # goes on")
+    return target

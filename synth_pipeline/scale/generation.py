@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from synth_pipeline import store
 from synth_pipeline.data.containers import Transitions, concatenate
 from synth_pipeline.data.spec import DatasetSpec
-from synth_pipeline.errors import TaskError
+from synth_pipeline.errors import CheckpointError, ConfigError, TaskError
 from synth_pipeline.generators import base as generators
-from synth_pipeline.run_config import GenerateSettings
-from synth_pipeline.runs import file_hash
+from synth_pipeline.run_config import GenerateSettings, RunConfig
+from synth_pipeline.runs import Run, file_hash, read_json
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.store import Commit, Plan, Schema, ShardTask
+from synth_pipeline.tracking import human
+
+TYPICAL_WORKERS = 8
+HOUR_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,67 @@ class Generation:
         schema: Its columns.
         plan: Its shards.
         identity: What else the bytes follow from: generator, settings, hash of the weights.
-        rate: Measured rows per second of one process.
+        rate: Measures rows per second of one process.
     """
 
     schema: Schema
     plan: Plan
     identity: dict[str, Any]
-    rate: float
+    rate: Callable[[], float]
 
 
-def plan_generation(model: Path, url: str, settings: GenerateSettings, *, seed: int, workers: int) -> Generation:
+def made_from(config: RunConfig) -> dict[str, Any]:
+    """The settings that a fitted generator follows from, as plain values by dotted name."""
+    generator = generators.build(config.generator)
+    own = {f"generator.{name}": value for name, value in generator.config.plain().items()}
+    given = {"dataset": config.dataset, "seed": config.seed, "held_out": config.held_out}
+    return {**given, "generator.kind": generator.kind, **own}
+
+
+def require_model(model: Path, config: RunConfig, data_key: str | None = None) -> None:
+    """Check that a fitted generator is the one that the configuration describes.
+
+    Args:
+        model: Folder of the fitted generator.
+        config: The configuration as it is now.
+        data_key: Hash of the data and settings as they are now; None: the data is not looked at.
+
+    Raises:
+        ConfigError: Naming what differs.
+    """
+    extra, wanted = read_json(model / "state.json")["extra"], made_from(config)
+    found = extra.get("made_from", {})
+    differences = [f"{key} {found.get(key)} -> {value}" for key, value in wanted.items() if found.get(key) != value]
+    if not differences and data_key not in (None, extra["key"]):
+        differences = [f"the rows of {config.dataset} are not those that it was fitted on"]
+    if differences:
+        raise ConfigError(
+            f"the generator in '{model}' was fitted on other data or with other settings",
+            found="; ".join(differences[:4]),
+            accepted="the same data and settings as before",
+            fix="choose another run directory with -o, or delete this one",
+        )
+
+
+def plan_run(run: Run, config: RunConfig) -> Generation:
+    """What `generate` would make; nothing is written.
+
+    Raises:
+        CheckpointError: When nothing was trained.
+        ConfigError: When the generator was fitted with other settings.
+    """
+    model = run.folder("model") / "generator"
+    if not model.exists():
+        raise CheckpointError(
+            f"no generator was trained in '{run.directory}' yet",
+            found=f"no folder '{model}'",
+            fix=shlex.join(["synthpipe", "train", config.dataset, "-o", str(run.directory)]),
+        )
+    require_model(model, config)
+    return plan_generation(model, str(run.folder("store")), config.generate, seed=config.seed)
+
+
+def plan_generation(model: Path, url: str, settings: GenerateSettings, *, seed: int) -> Generation:
     """Plan a store: the existing one with the rows asked for, or a new one.
 
     Args:
@@ -44,7 +101,6 @@ def plan_generation(model: Path, url: str, settings: GenerateSettings, *, seed: 
         url: Where the store is or will be.
         settings: Size and cut.
         seed: Seed of the run.
-        workers: Processes that will work.
 
     Raises:
         CheckpointError: When nothing was trained.
@@ -52,7 +108,7 @@ def plan_generation(model: Path, url: str, settings: GenerateSettings, *, seed: 
     """
     generator, extra = generators.load(model)
     schema = generated_schema(DatasetSpec.parse(extra["spec"], where="saved spec"), generator)
-    rate = measured_rate(generator, min(settings.micro_batch, settings.rows))
+    rate = cache(partial(measured_rate, generator, min(settings.micro_batch, settings.rows)))
     identity = {
         "generator": {"kind": generator.kind, **generator.config.plain()},
         "model": file_hash(model / "arrays.safetensors"),
@@ -64,10 +120,10 @@ def plan_generation(model: Path, url: str, settings: GenerateSettings, *, seed: 
     if store.exists(url):
         plan = store.open(url).plan.replace(**fixed)  # what differs is refused, by name, when the store is created
         plan = plan if settings.rows <= plan.num_rows else plan.extended(settings.rows)
-    elif settings.rows_per_shard is not None:
-        plan = Plan(num_rows=settings.rows, **fixed)
     else:
-        plan = Plan.choose(settings.rows, schema.row_bytes, rows_per_second=rate, workers=workers, **fixed)
+        if settings.rows_per_shard is None:  # cut for a fixed number of workers: it must not change the data
+            fixed |= {"rows_per_second": rate(), "workers": TYPICAL_WORKERS}
+        plan = Plan.choose(settings.rows, schema.row_bytes, **fixed)
     return Generation(schema, plan, identity, rate)
 
 
@@ -83,10 +139,31 @@ def generated_schema(spec: DatasetSpec, generator: generators.Generator) -> Sche
 
 
 def measured_rate(generator: generators.Generator, micro_batch: int) -> float:
-    """Rows per second of one process, from one micro-batch that is thrown away."""
+    """Rows per second of one process, from one micro-batch that is thrown away, after one row that warms up."""
+    generator.sample(1, stream(0, Stage.GENERATE, 0, 0))
     begin = time.perf_counter()
     generator.sample(micro_batch, stream(0, Stage.GENERATE, 0, 0))
     return micro_batch / max(time.perf_counter() - begin, 1e-6)
+
+
+def confirm_hours(rows: int, rate: float) -> None:
+    """Ask before a long wait.
+
+    Args:
+        rows: Still to be made.
+        rate: Rows per second of all processes.
+
+    Raises:
+        ConfigError: When it takes more than an hour.
+    """
+    seconds = rows / max(rate, 1e-9)
+    if seconds > HOUR_S:
+        raise ConfigError(
+            f"this takes about {seconds / HOUR_S:,.1f} hours",
+            found=f"{rows:,} rows at {human(rate)} rows/s",
+            accepted="less than an hour without asking",
+            fix="add --yes, more --workers, or ask for fewer rows",
+        )
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,6 @@ class Identity:
     plan: Plan
     config: Mapping[str, Any]
 
-    def to_bytes(self) -> bytes:
-        """The metadata of the Zarr group."""
-        body = self._body()
-        attributes = {_MARK: {**body, "identity": content_hash(body)}}
-        document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        return json.dumps(document, indent=1, sort_keys=True).encode()
-
     def form(self, array: StoredArray) -> ShardForm:
         """How one array is cut."""
         plan = self.plan
@@ -45,8 +38,23 @@ class Identity:
             array.shape, array.dtype, plan.rows_per_chunk, plan.chunks_per_shard, compressed=self.schema.compressed
         )
 
-    def array_metadata(self) -> dict[str, bytes]:
-        """Key -> the Zarr metadata of each array, as Zarr itself writes it."""
+    def metadata(self) -> dict[str, bytes]:
+        """Key -> Zarr metadata of the group (first, it marks the folder as a store) and of each array.
+
+        The group also lists the arrays, so that Zarr opens them without searching the folder.
+        """
+        arrays = self._array_metadata()
+        listed = {key.partition("/")[0]: json.loads(data) for key, data in arrays.items()}
+        root = {
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": {_MARK: self._body()},
+            "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": listed},
+        }
+        root["attributes"] = {_MARK: {**self._body(), "check": content_hash(root)}}
+        return {ROOT: json.dumps(root, indent=1, sort_keys=True).encode(), **arrays}
+
+    def _array_metadata(self) -> dict[str, bytes]:
         memory: dict[str, Buffer] = {}
         shards = self.plan.num_shards
         rows = (shards - 1) * self.plan.rows_per_shard + self.plan.task(shards - 1).rows
@@ -59,7 +67,7 @@ class Identity:
                 chunks=(self.plan.rows_per_chunk, *array.shape),
                 shards=(self.plan.rows_per_shard, *array.shape),
                 filters=None,
-                compressors=[ZstdCodec(level=1, checksum=True) if self.schema.compressed else Crc32cCodec()],
+                compressors=[*([ZstdCodec(level=1)] if self.schema.compressed else []), Crc32cCodec()],
                 fill_value=self.form(array).fill,
                 chunk_key_encoding={"name": "default", "separator": "."},
             )
@@ -106,23 +114,10 @@ def load(folder: Folder) -> Identity | None:
     Raises:
         StoreError: When the folder is something else, of another version, or its metadata is damaged.
     """
-    data = folder.get(ROOT) if folder.exists() else None
-    if data is None:
-        foreign = (
-            [key for key in folder.list_keys() if key != LOCK and not key.endswith(PARTIAL)] if folder.exists() else []
-        )
-        if foreign:
-            raise _foreign(folder, f"{len(foreign)} files, such as '{foreign[0]}'")
+    root = _root(folder)
+    if root is None:
         return None
-    try:
-        document = json.loads(data)
-        stored = document["attributes"][_MARK]
-    except (ValueError, KeyError, TypeError):
-        raise _foreign(folder, f"a '{ROOT}' that is not a store's") from None
-    return _parsed(folder, stored)
-
-
-def _parsed(folder: Folder, stored: dict[str, Any]) -> Identity:
+    stored = root["attributes"][_MARK]
     version = stored.get("format_version")
     if version != FORMAT_VERSION:
         raise StoreError(
@@ -131,16 +126,49 @@ def _parsed(folder: Folder, stored: dict[str, Any]) -> Identity:
             accepted=FORMAT_VERSION,
             fix="use the synth-pipeline that wrote it, or generate into another folder",
         )
-    body = {key: value for key, value in stored.items() if key != "identity"}
-    if stored.get("identity") != content_hash(body):
+    check = stored.pop("check", None)
+    if check != content_hash(root):
         raise StoreError(
             f"the metadata of the store '{folder.url}' is damaged",
             found=f"'{ROOT}' does not match its checksum",
             fix=f"restore '{ROOT}' from a copy, or generate into another folder",
         )
-    return Identity(
-        Schema.parse(body["schema"], where="schema"), Plan.parse(body["plan"], where="plan"), body["config"]
-    )
+    schema, plan = Schema.parse(stored["schema"], where="schema"), Plan.parse(stored["plan"], where="plan")
+    return Identity(schema, plan, stored["config"])
+
+
+def altered_metadata(folder: Folder) -> list[str]:
+    """Keys of the array metadata that is not as the group lists it, or is missing."""
+    root = _root(folder) or {}
+    listed = root["consolidated_metadata"]["metadata"]
+    keys = [f"{name}/{ROOT}" for name in listed]
+    found = zip(keys, folder.get_many(keys), listed.values(), strict=True)
+    return [key for key, data, expected in found if _parsed(data) != expected]
+
+
+def _root(folder: Folder) -> dict[str, Any] | None:
+    data = folder.get(ROOT) if folder.exists() else None
+    if data is None:
+        keys = folder.list_keys() if folder.exists() else []
+        foreign = [key for key in keys if key != LOCK and not key.endswith(PARTIAL)]
+        if foreign:
+            raise _foreign(folder, f"{len(foreign)} files, such as '{foreign[0]}'")
+        return None
+    root = _parsed(data)
+    try:
+        ours = isinstance(root["attributes"][_MARK], dict)
+    except (KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise _foreign(folder, f"a '{ROOT}' that is not a store's")
+    return dict(root)
+
+
+def _parsed(data: bytes | None) -> Any:
+    try:
+        return json.loads(data or b"null")
+    except ValueError:
+        return None
 
 
 def _foreign(folder: Folder, found: str) -> StoreError:

@@ -98,8 +98,8 @@ class Plan(Config):
             chunk //= 2
         unit = CHUNK_ROWS if CHUNK_ROWS * row_bytes <= _SHARD_BYTES else chunk
         largest = min(MAX_SHARD_ROWS, _SHARD_BYTES // max(row_bytes, 1))
-        wanted = min(rows_per_second * _TASK_SECONDS, num_rows / (2 * workers), largest)
-        shard = min(math.ceil(wanted / unit) * unit, max(largest // unit * unit, unit))
+        wanted = min(rows_per_second * _TASK_SECONDS, num_rows / (2 * max(workers, 1)))
+        shard = max(min(math.ceil(wanted / unit), largest // unit), 1) * unit
         return cls.parse(
             {"num_rows": num_rows, "rows_per_shard": shard, "rows_per_chunk": chunk, **settings}, where="plan"
         )

@@ -23,7 +23,7 @@ from synth_pipeline.store.folder import Folder
 
 _ABSENT = 2**64 - 1
 _CRC_BYTES = 4
-_ZSTD = Zstd(level=1, checksum=True)
+_ZSTD = Zstd(level=1)
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -40,7 +40,7 @@ class ShardForm:
         dtype: Little-endian type of the values.
         chunk_rows: Entries a chunk.
         num_chunks: Chunks of a full shard.
-        compressed: zstd with its own checksum, or plain values followed by their CRC-32C.
+        compressed: Chunks are zstd frames instead of plain values; a CRC-32C follows either.
     """
 
     shape: tuple[int, ...]
@@ -82,11 +82,11 @@ def encode(values: Array, form: ShardForm) -> bytes:
     offset = 0
     for number, start in enumerate(range(0, len(values), form.chunk_rows)):
         chunk = _as_bytes(_padded(values[start : start + form.chunk_rows], form))
-        encoded: list[bytes | memoryview] = [_ZSTD.encode(chunk)] if form.compressed else [chunk.data, _crc(chunk)]
-        length = sum(map(len, encoded))
-        index[number] = offset, length
-        offset += length
-        parts += encoded
+        if form.compressed:
+            chunk = np.frombuffer(_ZSTD.encode(chunk), np.uint8)
+        parts += [chunk.data, _crc(chunk)]
+        index[number] = offset, len(chunk) + _CRC_BYTES
+        offset += len(chunk) + _CRC_BYTES
     tail = index.tobytes()
     return b"".join([*parts, tail, _crc(np.frombuffer(tail, np.uint8))])
 
@@ -159,19 +159,11 @@ def _read_blob(fetch: Callable[[int, int], bytes], form: ShardForm, start: int, 
 
 
 def _decoded(encoded: bytes, number: int, form: ShardForm) -> Bytes:
-    if form.compressed:
-        try:
-            chunk = np.frombuffer(_ZSTD.decode(encoded), np.uint8)
-        except RuntimeError as error:
-            raise DamageError(f"chunk {number} does not decompress: {error}") from None
-    else:
-        data = np.frombuffer(encoded, np.uint8)
-        chunk = data[:-_CRC_BYTES]
-        if _crc(chunk) != data[-_CRC_BYTES:].tobytes():
-            raise DamageError(f"chunk {number} does not match its checksum")
-    if len(chunk) != form.chunk_bytes:
-        raise DamageError(f"chunk {number} has {len(chunk):,} bytes, not {form.chunk_bytes:,}")
-    return chunk
+    data = np.frombuffer(encoded, np.uint8)
+    chunk = data[:-_CRC_BYTES]
+    if _crc(chunk) != data[-_CRC_BYTES:].tobytes():
+        raise DamageError(f"chunk {number} does not match its checksum")
+    return np.frombuffer(_ZSTD.decode(chunk), np.uint8) if form.compressed else chunk
 
 
 def _copy_overlap(chunk: Bytes, first: int, raw: Bytes, start: int, stop: int, size: int) -> None:

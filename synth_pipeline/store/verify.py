@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 
 from synth_pipeline.errors import StoreError
 from synth_pipeline.store.commits import Commit
 from synth_pipeline.store.folder import Folder
-from synth_pipeline.store.identity import Identity, shard_key
+from synth_pipeline.store.identity import Identity, altered_metadata, shard_key
 
 MEND = "forget them with `Store.drop(shard)` and run `synthpipe generate RUN` again; it makes only what is missing"
 
@@ -49,7 +48,7 @@ def require_sound(folder: Folder, identity: Identity, commits: Mapping[int, Comm
             found="; ".join(line for lines in problems.values() for line in lines[:3]),
             fix=MEND,
         )
-    _require_metadata(folder, identity)
+    _require_metadata(folder)
 
 
 def require_complete(folder: Folder, identity: Identity, commits: Mapping[int, Commit]) -> None:
@@ -67,21 +66,14 @@ def require_complete(folder: Folder, identity: Identity, commits: Mapping[int, C
         )
 
 
-def _require_metadata(folder: Folder, identity: Identity) -> None:
-    for key, expected in identity.array_metadata().items():
-        if not _same_json(folder.get(key), expected):
-            raise StoreError(
-                f"the metadata of an array of the store '{folder.url}' is missing or altered",
-                found=f"'{key}'",
-                fix=f"delete '{key}' and run `synthpipe generate RUN` again; it is written anew, no row is lost",
-            )
-
-
-def _same_json(data: bytes | None, expected: bytes) -> bool:
-    try:
-        return bool(json.loads(data or b"null") == json.loads(expected))
-    except ValueError:
-        return False
+def _require_metadata(folder: Folder) -> None:
+    altered = altered_metadata(folder)
+    if altered:
+        raise StoreError(
+            f"the metadata of an array of the store '{folder.url}' is missing or altered",
+            found=", ".join(altered),
+            fix="run `synthpipe generate RUN` again; it is written anew, and no row is lost",
+        )
 
 
 def _named(shards: list[int]) -> str:

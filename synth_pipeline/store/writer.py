@@ -22,7 +22,7 @@ from synth_pipeline.store import identity as identities
 from synth_pipeline.store.commits import Commit
 from synth_pipeline.store.folder import PARTIAL, Folder, open_folder
 from synth_pipeline.store.identity import Identity, shard_key
-from synth_pipeline.store.lock import LOCK, Lock, hold
+from synth_pipeline.store.lock import Lock, hold
 from synth_pipeline.store.plan import Plan, ShardTask
 from synth_pipeline.store.schema import FORMAT_VERSION, Schema, StoredArray
 from synth_pipeline.store.shards import encode
@@ -41,21 +41,15 @@ def prepare(folder: Folder, schema: Schema, plan: Plan, config: Mapping[str, Any
     present = identities.load(folder)
     if present is not None:
         _require_same(folder, present, wanted)
-    metadata = {identities.ROOT: wanted.to_bytes(), **wanted.array_metadata()}
-    stale = [key for key, found in zip(metadata, _present(folder, metadata), strict=True) if found != metadata[key]]
-    if stale:
+    if present != wanted or identities.altered_metadata(folder):
         with hold(folder):
             latest = identities.load(folder)
             if latest is not None:
                 _require_same(folder, latest, wanted)
-            # The group first: it marks the folder as a store, so that a crash after it is resumed, not refused.
-            for key in stale:
-                folder.put(key, metadata[key])
+            # The group comes first: with it the folder is a store, and a crash after it is resumed, not refused.
+            for key, data in wanted.metadata().items():
+                folder.put(key, data)
     return wanted
-
-
-def _present(folder: Folder, keys: Mapping[str, bytes]) -> list[bytes | None]:
-    return folder.get_many(keys) if folder.exists() else [None] * len(keys)
 
 
 def _require_same(folder: Folder, present: Identity, wanted: Identity) -> None:
@@ -107,7 +101,7 @@ class Writing:
         arrays = self._identity.schema.arrays
         shards = range(self._identity.plan.num_shards)
         ours = {shard_key(array, shard) for array in arrays for shard in shards}
-        ours |= {identities.ROOT, LOCK, commits.MANIFEST, commits.SIDECAR, *self._identity.array_metadata()}
+        ours |= {f"{array.name}/{identities.ROOT}" for array in arrays}
         names = {array.name for array in arrays}
         for key in self._folder.list_keys():
             if key.endswith(PARTIAL) or (key.partition("/")[0] in names and key not in ours):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -98,17 +99,33 @@ def require_passed(scorecard: Path, digest: str, name: str, *, allow_failed: boo
         raise GateError(
             f"the store of '{name}' was not validated as it is now",
             found="a scorecard of another digest" if card else "no scorecard",
-            fix=f"synthpipe validate {name}",
+            fix=shlex.join(["synthpipe", "validate", name]),
         )
-    failed = [rule for rule in card["verdict"]["rules"] if not rule["passed"]]
-    if failed and not allow_failed:
-        raise GateError(
-            f"the store of '{name}' did not pass the suite '{card['verdict']['suite']}'",
-            found="; ".join(rule["sentence"] for rule in failed),
-            accepted="every rule of the suite",
-            fix="improve the generator, or add --allow-failed (the card will say so)",
-        )
+    if not allow_failed:
+        anyway = shlex.join(["synthpipe", "export", name, "--allow-failed"])
+        require_rules(card, name, fix=f"improve the generator, or: {anyway} (the card will say so)")
     return card
+
+
+def require_rules(card: Mapping[str, Any], name: str, *, fix: str) -> None:
+    """Fail when a rule failed.
+
+    Args:
+        card: A scorecard, as the validate stage writes it.
+        name: What was judged.
+        fix: What to do about it.
+
+    Raises:
+        GateError: With metric, field, value, threshold and floor of every failed rule.
+    """
+    failed = [rule["sentence"] for rule in card["verdict"]["rules"] if not rule["passed"]]
+    if failed:
+        raise GateError(
+            f"'{name}' did not pass the suite '{card['verdict']['suite']}'",
+            found="; ".join(failed),
+            accepted="every rule of the suite",
+            fix=fix,
+        )
 
 
 def load_suite(name_or_path: str) -> Suite:

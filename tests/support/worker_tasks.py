@@ -36,15 +36,15 @@ def die_at_first(task):
 
 
 def slow_or_deadly(task):
-    """Task `(folder, name, deaths)`: harmless ones are still running when the deadly one dies."""
+    """Task `(folder, name, deaths)`: the harmless one is still running whenever the deadly one dies."""
     folder, name, deaths = task
     seen = _count(folder, name)
-    if deaths:
-        time.sleep(0.3)  # let the neighbour start
-        if seen <= deaths:
-            os.kill(os.getpid(), signal.SIGKILL)
-    else:
-        time.sleep(1.0)
+    if not deaths:
+        time.sleep(2.0)
+    elif seen <= deaths:
+        while not calls(folder, "innocent"):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
     return name
 
 

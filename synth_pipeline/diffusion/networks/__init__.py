@@ -1,0 +1,1 @@
+"""Networks `F(x, c_noise, **conditions)`: x `[b, channels]`, c_noise `[b]`, result like x."""

@@ -1,0 +1,115 @@
+"""What every metric must do.
+
+A new metric needs one class here:
+
+    class TestMine(MetricTests):
+        metric = "family.mine"
+        def measure(self, real, synthetic, seed=0):      # -> the measurements of its family
+            return mine(real, synthetic, FIELDS, seed=seed)
+        def corrupt(self, rows, rng):                    # -> what it must notice
+            ...
+"""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from toy_data import SPEC, random_episodes
+
+from synth_pipeline.data.containers import Transitions
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.validation.metric import Measurement
+
+REAL = Dataset(SPEC, random_episodes([40] * 30, seed=1))
+WITHOUT_EPISODES = Dataset(SPEC, rows=REAL.transitions())
+ONE_EPISODE = Dataset(SPEC, random_episodes([400], seed=1))
+FRESH = random_episodes([40] * 30, seed=2).transitions()  # what a perfect generator would make
+
+
+class MetricTests:
+    """What every metric must do.
+
+    Attributes:
+        metric: Its name, `family.name`.
+        has_floor: Whether it has a meaning between two halves of the real data.
+        sampled: Whether it looks at a seeded sample when there are more rows than it needs.
+    """
+
+    metric: str
+    has_floor = True
+
+    def measure(self, real: Dataset, synthetic: Transitions, seed: int = 0) -> list[Measurement]:
+        raise NotImplementedError
+
+    def corrupt(self, rows: Transitions, rng: np.random.Generator) -> Transitions:
+        raise NotImplementedError
+
+    def value(self, real=REAL, synthetic=FRESH, seed=0) -> Measurement:
+        (found,) = [m for m in self.measure(real, synthetic, seed) if m.metric == self.metric]
+        return found
+
+    def corrupted(self):
+        return self.corrupt(FRESH, np.random.default_rng(0))
+
+    def test_it_declares_what_it_is(self):
+        found = self.value()
+        family, _, name = found.metric.partition(".")
+        assert family
+        assert name
+        assert found.direction in ("higher", "lower")
+        assert found.limits[0] < found.limits[1]
+        assert found.unit
+        assert found.source
+        assert found.sample > 0
+
+    def test_a_corruption_is_worse(self):
+        fresh, spoilt = self.value(), self.value(synthetic=self.corrupted())
+        assert spoilt.value < fresh.value if fresh.direction == "higher" else spoilt.value > fresh.value
+
+    def test_real_rows_against_themselves_are_as_good_as_it_gets(self):
+        same, fresh = self.value(synthetic=REAL.transitions()), self.value()
+        assert same.value >= fresh.value if fresh.direction == "higher" else same.value <= fresh.value
+
+    def test_values_stay_inside_the_limits(self):
+        for synthetic in (FRESH, self.corrupted(), FRESH.take(np.arange(3)), REAL.transitions()):
+            found = self.value(synthetic=synthetic)
+            assert found.limits[0] <= found.value <= found.limits[1]
+
+    def test_a_seed_fixes_the_value_whatever_the_global_states(self):
+        values = []
+        for seed in (1, 2):
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            state = str(np.random.get_state(legacy=False))  # noqa: NPY002
+            values.append(json.dumps(self.value().to_json(), sort_keys=True))
+            assert str(np.random.get_state(legacy=False)) == state  # noqa: NPY002
+        assert values[0] == values[1]
+
+    def test_the_order_of_rows_does_not_matter(self):
+        order = np.random.default_rng(0).permutation(len(FRESH))
+        assert self.value(synthetic=FRESH.take(order)).value == pytest.approx(self.value().value, abs=1e-12)
+
+    def test_inputs_are_not_changed(self):
+        real, synthetic = REAL.transitions(), self.corrupted()
+        before = [column.tobytes() for rows in (real, synthetic) for column in rows.columns.values()]
+        self.value(WITHOUT_EPISODES, synthetic)
+        real = WITHOUT_EPISODES.transitions()
+        assert [c.tobytes() for rows in (real, synthetic) for c in rows.columns.values()] == before
+
+    def test_floor_is_there_with_episodes_and_not_without(self):
+        floor = self.value().floor
+        assert (floor is not None) == self.has_floor
+        assert self.value(real=WITHOUT_EPISODES).floor is None
+        assert self.value(real=ONE_EPISODE).floor is None
+
+    def test_floor_is_between_the_corruption_and_perfection(self):
+        if not self.has_floor:
+            pytest.skip("no meaning between halves of the real data")
+        found, spoilt = self.value(), self.value(synthetic=self.corrupted()).value
+        sign = 1 if found.direction == "higher" else -1
+        assert sign * spoilt < sign * found.floor.worst95 <= sign * found.floor.median
+        assert found.limits[0] <= found.floor.median <= found.limits[1]
+
+    def test_it_is_strict_json(self):
+        assert json.loads(json.dumps(self.value().to_json(), allow_nan=False))["metric"] == self.metric

@@ -1,0 +1,67 @@
+import json
+
+import numpy as np
+import pytest
+from toy_data import toy_dataset, toy_rows
+
+from synth_pipeline.data.containers import Transitions
+from synth_pipeline.validation.metric import Floor, Measurement, floor_of, real_halves, subsample
+
+
+def test_floor_is_the_median_and_what_nearly_all_splits_reach():
+    values = [float(value) for value in range(101)]
+    assert floor_of(values, "higher") == Floor(50.0, 5.0)
+    assert floor_of(values, "lower") == Floor(50.0, 95.0)
+
+
+def test_halves_hold_whole_episodes_and_every_episode_once():
+    dataset = toy_dataset()
+    lengths = dataset.episodes.lengths.tolist()
+    first_rows = dataset.episodes.observations[dataset.episodes.starts[:-1]]
+    for first, second in real_halves(dataset, splits=5):
+        assert len(first) + len(second) == len(dataset)
+        both = np.concatenate([first["observations"], second["observations"]])
+        assert len(np.unique(both, axis=0)) == len(dataset)
+        starts = [i for i, row in enumerate(both) if (row == first_rows).all(axis=1).any()]
+        assert sorted(np.diff([*starts, len(both)])) == sorted(lengths)
+
+
+def test_halves_are_seeded_and_differ():
+    def sizes(**options):
+        return [len(first) for first, _ in real_halves(toy_dataset(), **options)]
+
+    assert sizes() == sizes()
+    assert len(sizes()) == 20
+    assert len(set(sizes())) > 3
+    assert sizes() != sizes(seed=1)
+
+
+def test_halves_come_one_at_a_time():
+    """Twenty copies of a large dataset do not fit into memory."""
+    halves = real_halves(toy_dataset())
+    assert len(next(halves)) == 2
+
+
+@pytest.mark.parametrize("dataset", [toy_rows(), toy_dataset(lengths=(9,))], ids=["rows", "one episode"])
+def test_without_two_episodes_there_are_no_halves(dataset):
+    assert list(real_halves(dataset)) == []
+
+
+def test_subsample_is_seeded_ordered_and_without_replacement():
+    rows = Transitions({"a": np.arange(1000)})
+    chosen = subsample(rows, 100, seed=0, address=0)["a"]
+    assert len(np.unique(chosen)) == 100
+    assert (np.diff(chosen) > 0).all()
+    assert np.array_equal(subsample(rows, 100, seed=0, address=0)["a"], chosen)
+    assert not np.array_equal(subsample(rows, 100, seed=0, address=1)["a"], chosen)
+    assert not np.array_equal(subsample(rows, 100, seed=1, address=0)["a"], chosen)
+    assert subsample(rows, 1000, seed=0, address=0) is rows
+
+
+def test_measurements_are_strict_json():
+    floor = Floor(0.5, 0.6)
+    measurement = Measurement("a.b", None, "rows", "lower", (0.0, float("inf")), 10, "here", floor, {"why": "no data"})
+    values = json.loads(json.dumps(measurement.to_json(), allow_nan=False))
+    assert values["limits"] == [0.0, None]
+    assert values["floor"] == {"median": 0.5, "worst95": 0.6}
+    assert (values["metric"], values["value"], values["details"]) == ("a.b", None, {"why": "no data"})
