@@ -263,7 +263,8 @@ def run(
     from synth_pipeline import stages
 
     config = load_run_config(preset, settings or [])
-    own = Path(preset).parent if Path(preset).name == CONFIG else None  # the configuration of a run, typed as a path
+    folder = Path(preset).parent
+    own = folder if Path(preset).name == CONFIG and (folder / "environment.json").exists() else None  # a run's own YAML
     directory = out or own or Path("runs") / Path(preset).stem
     if dry_run:
         *lines, (label, text) = stages.plan_all(Run(directory), config)

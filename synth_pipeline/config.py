@@ -115,13 +115,18 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"there is no file '{path}'", fix="check the path") from None
+        raise ConfigError(f"there is no file '{path}'", found="nothing there", fix="check the path") from None
     except IsADirectoryError:
-        raise ConfigError(f"'{path}' is a folder, not a file", fix=f"name a file, e.g. {path}/config.yaml") from None
+        fix = f"name a file, e.g. {path}/config.yaml"
+        raise ConfigError(f"'{path}' is a folder, not a file", accepted="a text file", fix=fix) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"'{path}' is not a text file", found=str(error), accepted="UTF-8") from None
+        fix = "save it as UTF-8, or name another file"
+        raise ConfigError(f"'{path}' is not a text file", found=str(error), accepted="UTF-8", fix=fix) from None
     except OSError as error:
-        raise ConfigError(f"'{path}' cannot be read", found=error.strerror, accepted="a readable file") from error
+        fix = "check its permissions"
+        raise ConfigError(
+            f"'{path}' cannot be read", found=error.strerror, accepted="a readable file", fix=fix
+        ) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -134,9 +139,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"'{path}' is not valid YAML", found=str(error).splitlines()[0]) from None
+        mark = getattr(error, "problem_mark", None)
+        fix = f"look at line {mark.line + 1}" if mark else "correct the file"
+        raise ConfigError(f"'{path}' is not valid YAML", found=str(error).splitlines()[0], fix=fix) from None
     if not isinstance(values, dict):
-        raise ConfigError(f"'{path}' does not hold a mapping", found=type(values).__name__, accepted="key: value lines")
+        found = "an empty file" if values is None else f"a {type(values).__name__}"
+        fix = "begin with a line such as: dataset: hopper/medium-replay"
+        raise ConfigError(f"'{path}' does not hold a mapping", found=found, accepted="key: value lines", fix=fix)
     return values
 
 
@@ -161,11 +170,13 @@ def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, An
         for part in parents:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"'{key}' goes through '{part}', which is a single value", found=repr(setting))
+                what, fix = f"'{key}' goes through '{part}', which is a single value", f"--set {part}=VALUE"
+                raise ConfigError(what, found=repr(setting), fix=fix)
         try:
             node[last] = yaml.safe_load(text)
         except yaml.YAMLError:
-            raise ConfigError(f"the value of '{key}' is not valid YAML", found=repr(text)) from None
+            fix = f"put quotes around it: --set {key}='\"...\"'"
+            raise ConfigError(f"the value of '{key}' is not valid YAML", found=repr(text), fix=fix) from None
     return result
 
 

@@ -40,7 +40,11 @@ class Registry:
         try:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f"the {self.kind} '{name}' ({target}) does not import", found=str(error)) from error
+            raise ConfigError(
+                f"the {self.kind} '{name}' ({target}) does not import",
+                found=str(error),
+                fix="install or mend the package that registers it",
+            ) from error
 
     def _third_party(self) -> dict[str, str]:
         return {point.name: point.value for point in entry_points(group=f"synth_pipeline.{self.kind}s")}

@@ -22,4 +22,6 @@ def path(name: str) -> Path:
         candidate = root / name
         if candidate.exists():
             return candidate
-    raise ConfigError(f"the shipped resource '{name}' is missing", fix="reinstall synth-pipeline")
+    raise ConfigError(
+        f"the shipped resource '{name}' is missing", found=f"nothing in '{_PACKAGE}'", fix="reinstall synth-pipeline"
+    )

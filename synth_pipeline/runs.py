@@ -7,6 +7,7 @@ made from. The next call compares hashes: equal means `nothing to do`, different
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -44,6 +45,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     staged = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     with friendly_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_partials(path)
         try:
             with staged.open("wb") as file:
                 file.write(data)
@@ -91,7 +93,9 @@ def staged_directory(target: Path) -> Iterator[Path]:
     staged = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     with friendly_os_errors(target):
         if target.exists():
-            raise ConfigError(f"'{target}' exists already", fix="choose another name or delete it first")
+            raise ConfigError(
+                f"'{target}' exists already", found="a file or folder", fix="choose another name or delete it first"
+            )
         staged.mkdir(parents=True)
         try:
             yield staged
@@ -103,7 +107,7 @@ def staged_directory(target: Path) -> Iterator[Path]:
 
 def clear_partials(target: Path) -> None:
     """Remove what killed processes left beside `target` when they wrote it."""
-    for leftover in target.parent.glob(f".{target.name}.*.partial"):
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
@@ -253,5 +257,6 @@ def safe_parts(identifier: str, *, kind: str = "id") -> tuple[str, ...]:
             f"'{identifier}' cannot be used as a {kind}",
             found=repr(identifier),
             accepted="parts of letters, digits, '.', '_' and '-' joined by '/', none starting with a dot",
+            fix="choose a plain name, e.g. hopper/mine-v0",
         )
     return parts

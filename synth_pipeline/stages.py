@@ -64,7 +64,7 @@ def collect(dataset_id: str, *, rows: int | None = None, workers: int = 1, repai
     target = store.create(str(collection.folder), collection.schema, collection.plan, collection.config)
     if repair:
         repair_shards(target, label="collect")
-    if target.complete:
+    if target.finalised:
         say("collect", f"nothing to do: {len(target):,} rows of {dataset_id} are in {short(collection.folder)}")
         return collection.folder
     fill(target, partial(_collect_shard, collection), rows=collection.rows, label="collect", workers=workers)
@@ -168,7 +168,7 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
     keep_config(run, config.replace(generate=kept))
     if repair:
         repair_shards(target, label="generate")
-    if target.complete:
+    if target.finalised:
         asked = f" ({config.generate.rows:,} were asked for)" if config.generate.rows < plan.num_rows else ""
         say("generate", f"nothing to do: {len(target):,} rows of this generator are in {short(url)}{asked}")
         return run.folder("store")

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -191,12 +191,15 @@ def require_backend(backend: str) -> None:
     """
     if backend not in BACKENDS:
         raise unknown_name("tracking back-end", backend, BACKENDS)
-    if backend == "tensorboard" and find_spec("tensorboard") is None:
-        raise MissingExtraError(
-            "tracking to TensorBoard needs the package tensorboard",
-            found="it is not installed",
-            fix='pip install "synth-pipeline[tensorboard]"',
-        )
+    if backend == "tensorboard":
+        try:
+            import_module("tensorboard.summary")
+        except ImportError as error:
+            raise MissingExtraError(
+                "tracking to TensorBoard needs the package tensorboard",
+                found=str(error),
+                fix='pip install "synth-pipeline[tensorboard]"',
+            ) from None
 
 
 @contextmanager

@@ -42,7 +42,9 @@ def to_episodes(flat: Mapping[str, Array], *, horizon: int | None = None) -> Epi
     terminals = np.asarray(flat["terminals"], np.bool_)
     timeouts = _time_limits(flat, terminals, horizon)
     if len(terminals) == 0:
-        raise SourceError("the arrays hold no rows", found="0 rows", accepted="at least one step")
+        raise SourceError(
+            "the arrays hold no rows", found="0 rows", accepted="at least one step", fix="check their origin"
+        )
     if "next_observations" in flat:
         return _exact(flat, terminals, timeouts)
     return _paired(flat, terminals, timeouts)
@@ -111,6 +113,7 @@ def _paired(flat: Mapping[str, Array], terminals: Flags, timeouts: Flags) -> Epi
             "every episode is a single step whose next state is unknown",
             found=f"{len(ends):,} rows, {int(ends.sum()):,} episodes",
             accepted="episodes of two steps or more, terminal steps, or a column 'next_observations'",
+            fix="add the column 'next_observations'",
         )
     # The step before a dropped one is the last of its episode now, unless it belongs to the episode before.
     before_cut = np.concatenate([cut[1:], [False]]) & ~ends

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from synth_pipeline.diffusion.parametrisation import Denoiser, expand
-from synth_pipeline.diffusion.sampler import Context
+from synth_pipeline.diffusion.sampler import Context, Step
 from synth_pipeline.errors import ConfigError
 
 Result = tuple[Tensor, Tensor | None, Any]
@@ -78,7 +78,7 @@ class Churn:
     def gamma(self, rho: Tensor, num_steps: int) -> Tensor:
         """Relative increase of the noise level, shaped like `rho`."""
         inside = (rho >= self.smallest) & (rho <= self.largest)
-        return inside * min(self.amount / num_steps, math.sqrt(2) - 1)
+        return inside.to(rho.dtype) * min(self.amount / num_steps, math.sqrt(2) - 1)
 
 
 @dataclass(frozen=True)
@@ -149,4 +149,4 @@ def dpmpp_2m(model: Denoiser, x: Tensor, ctx: Context) -> Result:
     return average(x, estimate, ctx.shrink(), ctx), None, (ctx.x0_hat, rho)
 
 
-STEPS = {"ddpm": ddpm, "ddim": DDIM(), "euler": euler, "heun": heun, "dpmpp_1": dpmpp_1, "dpmpp_2m": dpmpp_2m}
+STEPS: dict[str, Step] = {"ddpm": ddpm, "ddim": DDIM(), "euler": euler, "heun": heun, "dpmpp_1": dpmpp_1, "dpmpp_2m": dpmpp_2m}

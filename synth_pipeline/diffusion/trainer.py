@@ -138,7 +138,7 @@ class Trainer:
             raise TrainingDivergedError(
                 "training diverged",
                 found=f"loss {loss}, gradient norm {norm} at step {self.steps:,}",
-                fix="lower the learning rate (--set generator.trainer.learning_rate=3e-4) and train again",
+                fix="lower the generator's learning rate with --set and train again",
             )
         if report is not None:
             values = {"loss": loss, "gradient_norm": norm, "learning_rate": self.learning_rate(self.steps)}

@@ -128,6 +128,7 @@ def write_flat(
     with hdf5.staged_file(path) as staged:
         require_space(path.parent, total * sum(column.row_bytes for column in columns))
         with hdf5.create(staged) as writer:
+            writer.reserve(sum(len(str(value)) for value in attributes.values()))
             writer.file.attrs.update(attributes)
             blocks = _write(writer, filled, columns, total, chained=kind == "episodes")
             writer.verify = partial(check_flat, staged, blocks, rows=total)
@@ -138,6 +139,7 @@ def _write(
     writer: hdf5.Writer, parts: Sequence[RowSource], columns: Sequence[_Column], total: int, *, chained: bool
 ) -> list[Block]:
     datasets = {}
+    writer.reserve(total * sum(column.row_bytes for column in columns))
     for column in columns:
         shape = (total, *column.shape)
         datasets[column.path] = writer.file.create_dataset(
@@ -149,11 +151,11 @@ def _write(
     at = 0
     for rows in _chained(parts, columns) if chained else _chunks(parts, columns):
         stop = at + len(rows)
+        writer.reserve(0)
         for column in columns:
             values = column.values(rows)
             datasets[column.path].write_direct(values, dest_sel=np.s_[at:stop])
             blocks.append(Block(column.path, at, stop, column.dtype, column.shape, hdf5.checksum(values)))
-        writer.check()
         at = stop
     return blocks
 

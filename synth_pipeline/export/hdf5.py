@@ -1,13 +1,14 @@
-"""HDF5 files that appear whole or not at all, also when the disk fills up or a write fails half-way.
+"""HDF5 files that appear whole or not at all, also when the disk fills up.
 
-HDF5 buffers its metadata. When a write fails, every later flush fails again, the file cannot be closed, and the
-process ends with thousands of messages and a segmentation fault (`tests/bug_museum/test_museum_export.py`). So
-HDF5 writes through a Python file that remembers the first failure, lets HDF5 close in peace, and raises afterwards.
+HDF5 buffers its metadata. When a write fails for lack of space, every later flush fails again, the file cannot be
+closed, and the process ends with thousands of messages and a segmentation fault
+(`tests/bug_museum/test_museum_export.py`). So space is reserved before HDF5 writes: the refusal comes from our own
+call, at a moment when everything can still be closed and removed. (A Python file object under HDF5 would catch the
+failure too, but garbage collected inside its callbacks deadlocks h5py.)
 """
 
 from __future__ import annotations
 
-import io
 import os
 import uuid
 import zlib
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -24,89 +24,83 @@ from synth_pipeline.data.fields import Array
 from synth_pipeline.errors import ExportError
 from synth_pipeline.runs import friendly_os_errors, fsync_directory
 
+SLACK_BYTES = 4 << 20
+"""Reserved beyond what is asked for: HDF5's own structures grow in steps of up to 64 KB."""
+STEP_BYTES = 16 << 20
+"""Space is reserved in steps of at least this size."""
 FLUSH_BYTES = 32 << 20
 """The disk is kept busy from behind in steps of this size, so that little is left to wait for at the end."""
+CACHE_BYTES = 1 << 20
+"""HDF5's metadata cache. Its default grows to 32 MB on disk, which takes hundreds of megabytes of memory."""
 
 
-class GuardedFile(io.FileIO):
-    """A new file whose writes never fail while HDF5 holds it; the first failure is kept in `error`.
+class Writer:
+    """An HDF5 file being written.
 
-    Args:
-        path: Where to write; must not exist.
+    Attributes:
+        file: The open file.
+        verify: Called when the file is complete and closed, while the disk is still busy with it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.error: OSError | None = None
-        self._unflushed = 0
+    def __init__(self, file: h5py.File, descriptor: int) -> None:
+        self.file = file
+        self.verify: Callable[[], None] = _nothing
+        self._descriptor = descriptor
+        self._reserved = self._flushed = 0
         self._flusher = ThreadPoolExecutor(1)
         self._flushes: list[Future[None]] = []
-        super().__init__(path, "x+")
 
-    def write(self, data: Any) -> int:
-        """Write everything, or remember why not and drop the rest."""
-        view = memoryview(data).cast("B")
-        size = len(view)
-        try:
-            while len(view) and self.error is None:
-                view = view[self.put(view) :]
-        except OSError as error:
-            self.error = error
-        self._unflushed += size
-        if self._unflushed >= FLUSH_BYTES:
+    def reserve(self, num_bytes: int) -> None:
+        """Make sure that the disk takes this many bytes more; call it before each write to the file.
+
+        Raises:
+            OSError: When it does not.
+        """
+        written = self.file.id.get_filesize()
+        wanted = written + num_bytes + SLACK_BYTES
+        if wanted > self._reserved and hasattr(os, "posix_fallocate"):
+            wanted = max(wanted, self._reserved + STEP_BYTES)
+            os.posix_fallocate(self._descriptor, self._reserved, wanted - self._reserved)
+            self._reserved = wanted
+        if written - self._flushed >= FLUSH_BYTES:
+            self._flushed = written
             self.flush_behind()
-        return size
-
-    def put(self, view: memoryview) -> int:
-        """The one call that reaches the disk; returns how many bytes it took."""
-        return super().write(view)
 
     def flush_behind(self) -> None:
         """Start to bring what was written to the disk, without waiting."""
-        self._unflushed = 0
-        self._flushes.append(self._flusher.submit(os.fsync, self.fileno()))
+        self._flushes.append(self._flusher.submit(os.fsync, self._descriptor))
 
-    def flushed(self) -> None:
-        """Wait until everything is on the disk.
+    def trim(self, size: int) -> None:
+        """Give back what was reserved and not used, once HDF5 has closed the file."""
+        if os.fstat(self._descriptor).st_size > size:
+            os.ftruncate(self._descriptor, size)
+
+    def finish(self) -> None:
+        """Verify the closed file and wait until all of it is on the disk.
 
         Raises:
             OSError: When it could not be brought there.
         """
         self.flush_behind()
+        self.verify()
         for flush in self._flushes:
             flush.result()
 
-    def close(self) -> None:
-        """Close the file, once nothing is under way any more."""
+    def stop(self) -> None:
+        """Wait for what is under way, whatever comes of it."""
         self._flusher.shutdown()
-        super().close()
-
-    def check(self) -> None:
-        """Raise the failure that was kept, if any.
-
-        Raises:
-            OSError: The first error of any write.
-        """
-        if self.error is not None:
-            raise self.error
-
-
-class Writer:
-    """An HDF5 file being written, and the guard under it.
-
-    Attributes:
-        file: The open file.
-        check: Raises the first write error so far; call it now and then so that a full disk is noticed early.
-        verify: Called when the file is complete and closed, while the disk is still busy with it.
-    """
-
-    def __init__(self, file: h5py.File, guard: GuardedFile) -> None:
-        self.file = file
-        self.check = guard.check
-        self.verify: Callable[[], None] = _nothing
 
 
 def _nothing() -> None:
     """Nothing to verify."""
+
+
+def limit_cache(file: h5py.File) -> None:
+    """Keep HDF5's memory constant over any number of objects."""
+    config = file.id.get_mdc_config()
+    config.set_initial_size = True
+    config.initial_size = config.min_size = config.max_size = CACHE_BYTES
+    file.id.set_mdc_config(config)
 
 
 @contextmanager
@@ -117,18 +111,22 @@ def create(path: Path) -> Iterator[Writer]:
         path: Must not exist.
 
     Raises:
-        OSError: When any write failed, with the operating system's number (no space, I/O error, ...).
+        OSError: When the disk is full (see `Writer.reserve`) or cannot keep the file.
     """
-    with GuardedFile(path) as guard:
+    with h5py.File(path, "x", libver=("v108", "latest")) as file:
+        limit_cache(file)
+        descriptor = os.open(path, os.O_RDWR)
+        writer = Writer(file, descriptor)
         try:
-            with h5py.File(guard, "w", libver=("v108", "latest")) as file:
-                writer = Writer(file, guard)
-                yield writer
+            yield writer
+            file.flush()
+            size = file.id.get_filesize()
+            file.close()
+            writer.trim(size)
+            writer.finish()
         finally:
-            guard.check()
-        guard.flush_behind()
-        writer.verify()
-        guard.flushed()
+            writer.stop()
+            os.close(descriptor)
 
 
 @contextmanager

@@ -77,8 +77,9 @@ def write_minari(
     """Write a dataset that `minari.load_dataset` reads, and read it back before it appears.
 
     Memory is that of one part. Columns beyond Minari's own become infos; the column `synthetic` becomes the
-    attribute `source` (`real`, `synthetic`, `mixed`) of each episode. One-step episodes keep only the infos that
-    the spec names and are `synthetic` unless their column says otherwise: their provenance is in the flat file.
+    attribute `source` (`real`, `synthetic`, `mixed`) of each episode, and an info where a part has both. One-step
+    episodes keep only the infos that the spec names and are `synthetic` unless their column says otherwise: their
+    provenance is in the flat file.
 
     Args:
         dataset_id: `(namespace/)*name-v<version>`, e.g. `hopper/medium-replay-synther-v0`.
@@ -181,9 +182,9 @@ def _write_episodes(
             _check_columns(ledger.tables[0], columns)
         for episode, arrays in enumerate(episode_arrays(part, columns)):
             rows = slice(int(part.starts[episode]), int(part.starts[episode + 1]))
+            writer.reserve(sum(values.nbytes for values in arrays))
             out.write(columns, arrays, source_of(part.columns, rows) or default)
             ledger.add(columns, arrays)
-            writer.check()
     if not len(ledger):
         raise ExportError("there is nothing to export", found="0 episodes", fix="generate data first")
     return ledger
@@ -194,14 +195,17 @@ def _parts(
 ) -> Iterator[tuple[Episodes, tuple[Column, ...], str | None]]:
     for part in episodes:
         full = with_truncations(part)
-        yield full, columns_of(full, tuple(name for name in full.columns if name not in STANDARD)), None
+        labels = full.columns.get("synthetic")
+        told = labels is None or labels.all() or not labels.any()  # by the attribute alone
+        infos = (name for name in full.columns if name not in STANDARD and not (told and name == "synthetic"))
+        yield full, columns_of(full, tuple(infos)), None
     count = 0
     for rows in one_step:
         count += len(rows)
         _check_count(count)
         full = as_episodes(rows)
-        infos = tuple(name for name in full.columns if name not in STANDARD and spec.has(name))
-        yield full, columns_of(full, infos), "synthetic"
+        infos = (name for name in full.columns if name not in STANDARD and spec.has(name))
+        yield full, columns_of(full, tuple(infos)), "synthetic"
 
 
 def _check_columns(first: tuple[Column, ...], columns: tuple[Column, ...]) -> None:

@@ -18,7 +18,7 @@ from h5py import h5d, h5g, h5s
 from minari import MinariDataset
 
 from synth_pipeline.errors import ExportError
-from synth_pipeline.export.hdf5 import checksum
+from synth_pipeline.export.hdf5 import checksum, limit_cache
 from synth_pipeline.export.minari_layout import STANDARD, Column, Ledger, hdf5_type
 
 MINARI_SAMPLE = 64
@@ -89,15 +89,18 @@ def check_minari(data: Path, ledger: Ledger) -> None:
 def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
+            limit_cache(file)
             yield file
     except (OSError, KeyError, RuntimeError, ValueError) as error:  # what h5py raises for damaged files
         raise _difference(path, "it is damaged", error, "a sound HDF5 file") from error
 
 
 def _checksum_of(path: Path, where: str, group: Any, column: Column, steps: int) -> int:
-    if column.name.encode() not in group:
-        raise _difference(path, where, "nothing", "a dataset")
-    dataset, kind, shape = h5d.open(group, column.name.encode()), hdf5_type(column.dtype), column.full_shape(steps)
+    kind, shape = hdf5_type(column.dtype), column.full_shape(steps)
+    try:
+        dataset = h5d.open(group, column.name.encode())
+    except KeyError as error:
+        raise _difference(path, where, error, "a dataset") from None
     # Comparing HDF5 types is five times cheaper than making a NumPy type of each.
     if dataset.shape != shape or not dataset.get_type().equal(kind):
         raise _difference(path, where, f"{dataset.dtype} {dataset.shape}", f"{column.dtype} {shape}")

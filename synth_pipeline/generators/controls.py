@@ -227,7 +227,7 @@ class Copula:
         scores /= np.where(scores.std(axis=0) < 1e-9, 1.0, scores.std(axis=0))
         correlation = (1 - self.config.shrinkage) * (scores.T @ scores / len(scores))
         values, vectors = np.linalg.eigh(correlation + self.config.shrinkage * np.eye(len(correlation)))
-        self._root = np.ascontiguousarray(vectors * np.sqrt(np.clip(values, 0.0, None)))
+        self._root = vectors * np.sqrt(np.clip(values, 0.0, None))
         self._post = Postprocess(self._spec)
 
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:

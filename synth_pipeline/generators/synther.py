@@ -121,7 +121,7 @@ class SynthER:
         """Spec, normalizer, averaged weights."""
         weights = {f"network.{name}": value.cpu().numpy() for name, value in self._model.state_dict().items()}
         arrays = {f"normalizer.{name}": value for name, value in self._normalizer.arrays().items()}
-        return {"spec": self._spec.model_dump(mode="json")}, {**arrays, **weights}
+        return {"spec": self._spec.plain()}, {**arrays, **weights}
 
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Inverse of `state`."""
@@ -133,8 +133,11 @@ class SynthER:
 
     def _prepare(self, spec: DatasetSpec) -> None:
         derived = derived_fields(spec) if self.config.derive_terminations else ()
+        fields = tuple(field for field in modelled_fields(spec) if field.name not in derived)
+        if self.config.next_observations == "difference":  # which has other bounds than a state
+            fields = tuple(f.replace(clip=False) if f.name == "next_observations" else f for f in fields)
         self._spec = spec
-        self._layout = Layout(tuple(field for field in modelled_fields(spec) if field.name not in derived))
+        self._layout = Layout(fields)
         self._post = Postprocess(spec)
         self._parametrisation = Parametrisation("edm", EDM())
 

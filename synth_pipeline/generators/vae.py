@@ -21,7 +21,7 @@ from synth_pipeline.data.fields import Array, Field, Layout
 from synth_pipeline.data.normalize import Standard
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
-from synth_pipeline.errors import ConfigError
+from synth_pipeline.diffusion.trainer import Trainer, TrainerConfig
 from synth_pipeline.generators.base import Postprocess, Report, modelled_fields
 from synth_pipeline.seeding import Stage, integer_seed
 
@@ -48,7 +48,7 @@ class _Network(nn.Module):
         self.decoder = nn.Sequential(linear(config.latent, w), nn.SiLU(), linear(w, w), nn.SiLU(), linear(w, channels))
         self.log_scale = nn.Parameter(torch.zeros(channels))  # one learned output deviation per channel
 
-    def negative_elbo(self, x: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Mean over the batch of -log p(x|z) + KL(q(z|x) || N(0, I)), up to constants; eq. 10 of the paper."""
         mean, log_variance = self.encoder(x).chunk(2, dim=-1)
         z = mean + (0.5 * log_variance).exp() * noise
@@ -73,26 +73,32 @@ class VAE:
         """Adam on the evidence lower bound.
 
         Raises:
-            ConfigError: When the loss stops being finite.
+            TrainingDivergedError: When the loss stops being finite.
         """
-        self._spec = data.spec
+        self._spec, c = data.spec, self.config
         x = Layout(modelled_fields(data.spec)).pack(data.transitions().columns)
         self._normalizer = Standard.fit(x)
-        rows = torch.from_numpy(self._normalizer.encode(x))
-        generator = torch.Generator().manual_seed(integer_seed(seed, Stage.TRAIN))
-        self._network = _initialised(rows.shape[1], self.config, generator)
-        optimizer = torch.optim.Adam(self._network.parameters(), lr=self.config.learning_rate)
-        for step in range(self.config.gradient_steps):
-            batch = rows[torch.randint(len(rows), (self.config.batch_size,), generator=generator)]
-            noise = torch.randn(len(batch), self.config.latent, generator=generator)
-            loss = self._network.negative_elbo(batch, noise)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self._network.parameters(), 10.0)
-            optimizer.step()
-            if step % 100 == 99 or step + 1 == self.config.gradient_steps:
-                _watch(step + 1, self.config.gradient_steps, float(loss.detach()), report)
+        network = _initialised(x.shape[1], c, torch.Generator().manual_seed(integer_seed(seed, Stage.TRAIN, 1)))
+        numbers = TrainerConfig(
+            gradient_steps=c.gradient_steps,
+            batch_size=c.batch_size,
+            learning_rate=c.learning_rate,
+            beta_2=0.999,
+            warmup_steps=0,
+            decay="constant",
+            clip_norm=10.0,
+            ema_decay=0.0,
+            autocast=False,
+        )
+        trainer = Trainer(network, self._loss, numbers, seed=seed)
+        trainer.train(torch.from_numpy(self._normalizer.encode(x)), checkpoint=checkpoint, report=report)
+        self._network = network.requires_grad_(False)
         self._post = Postprocess(self._spec)
+
+    def _loss(self, network: nn.Module, batch: Tensor, rng: torch.Generator) -> Tensor:
+        noise = torch.randn(len(batch), self.config.latent, generator=rng)
+        bound: Tensor = network(batch, noise)
+        return bound
 
     @torch.no_grad()
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
@@ -125,14 +131,3 @@ def _initialised(channels: int, config: VAEConfig, generator: torch.Generator) -
             nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
             nn.init.zeros_(module.bias)
     return network
-
-
-def _watch(step: int, total: int, loss: float, report: Report | None) -> None:
-    if not np.isfinite(loss):
-        raise ConfigError(
-            "training diverged",
-            found=f"loss {loss} at step {step}",
-            fix="lower generator.learning_rate and train again",
-        )
-    if report is not None:
-        report(step, total, {"loss": loss})

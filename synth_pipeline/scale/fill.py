@@ -31,7 +31,7 @@ def fill(target: Store, function: Callable[[ShardTask], Commit], *, rows: int, l
             for _, commit in map_tasks(function, tasks, workers=workers, threads=target.plan.threads):
                 progress.advance(commit.rows)
         writing.finalise()
-    about = f"{human(progress.rate)} rows/s, {duration(progress.seconds)}"
+    about = f"{human(progress.rate)} rows/s, {duration(progress.seconds)}" if tasks else "all there before"
     say(label, f"{len(target):,} rows in {counted(target.plan.num_shards, 'shard')}, {about}: {short(target.url)}")
 
 

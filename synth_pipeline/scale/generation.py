@@ -199,7 +199,8 @@ class GenerateShard:
                 break
         if not count:
             raise TaskError(
-                f"shard {task.shard} stayed empty: the generator rejected every row of {self.max_attempts} attempts",
+                f"shard {task.shard} stayed empty: the generator rejected every row",
+                found=f"0 of {task.rows:,} rows after {self.max_attempts} attempts",
                 fix="loosen its qualification, or --set generate.max_attempts=...",
             )
         seconds = time.perf_counter() - begin

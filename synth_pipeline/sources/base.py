@@ -91,7 +91,7 @@ def require_file(path: Path) -> None:
     if path.is_file():
         return
     if path.is_dir():
-        raise SourceError(f"'{path}' is a folder, not a file", fix="name a file in it")
+        raise SourceError(f"'{path}' is a folder, not a file", found="a folder", fix="name a file in it")
     folder = path.parent
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file()) if folder.is_dir() else []
     guess = nearest(path.name, names)

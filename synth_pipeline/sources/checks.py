@@ -79,7 +79,10 @@ def flags(name: str, values: Array, origin: str) -> npt.NDArray[np.bool_]:
     if array.dtype.kind not in "iuf" or len(wrong):
         where = f"{array[wrong[0]]} in row {wrong[0]}" if len(wrong) else f"dtype {array.dtype}"
         raise SourceError(
-            f"{origin}: column '{name}' does not hold flags", found=where, accepted="booleans, or numbers 0 and 1"
+            f"{origin}: column '{name}' does not hold flags",
+            found=where,
+            accepted="booleans, or numbers 0 and 1",
+            fix=f"save {name} as booleans",
         )
     return array.astype(np.bool_)
 
@@ -128,7 +131,11 @@ def same_rows(shapes: Mapping[str, tuple[int, ...]], origin: str) -> None:
     """Raise when a column has another number of rows than the observations, or is a single value."""
     for name, shape in shapes.items():
         if not shape:
-            raise SourceError(f"{origin}: column '{name}' is a single value", accepted="one entry a row")
+            raise SourceError(
+                f"{origin}: column '{name}' is a single value",
+                accepted="one entry a row",
+                fix="save one entry a row, or leave it out",
+            )
     rows = shapes["observations"][0]
     for name, shape in shapes.items():
         if shape[0] != rows:

@@ -62,7 +62,9 @@ def canonical_keys(keys: Iterable[str], origin: str) -> dict[str, str]:
     for key in present:
         name = ALIASES.get(key, key)
         if name in found:
-            raise SourceError(f"{origin}: '{found[name]}' and '{key}' are two names of one column", fix="keep one")
+            raise SourceError(
+                f"{origin}: '{found[name]}' and '{key}' are two names of one column", found="both", fix="keep one"
+            )
         if name in REQUIRED + OPTIONAL:
             found[name] = key
     checks.require_columns(REQUIRED, {*found, *(key for key in present if key not in ALIASES)}, origin)
@@ -117,7 +119,12 @@ def _checked(columns: Mapping[str, Array], given: Given) -> dict[str, Array]:
     checks.same_rows({name: np.shape(column) for name, column in columns.items()}, origin)
     clean = {name: _shaped(name, np.asarray(column), origin) for name, column in columns.items()}
     if len(clean["observations"]) == 0:
-        raise SourceError(f"{origin} holds no rows", found="0 rows", accepted="at least one step")
+        raise SourceError(
+            f"{origin} holds no rows",
+            found="0 rows",
+            accepted="at least one step",
+            fix="check the program that wrote it",
+        )
     if "next_observations" in clean and clean["next_observations"].shape != clean["observations"].shape:
         _wrong_shape("next_observations", clean["next_observations"], str(clean["observations"].shape), origin)
     for name, column in clean.items():
@@ -133,7 +140,12 @@ def _checked(columns: Mapping[str, Array], given: Given) -> dict[str, Array]:
 
 def _shaped(name: str, column: Array, origin: str) -> Array:
     if column.dtype.kind not in "fiub":
-        raise SourceError(f"{origin}: column '{name}' is not numeric", found=f"dtype {column.dtype}")
+        raise SourceError(
+            f"{origin}: column '{name}' is not numeric",
+            found=f"dtype {column.dtype}",
+            accepted="floats, integers, booleans",
+            fix="convert the column before it is saved",
+        )
     if name in _VECTORS:
         classes = column.ndim == 1 and column.dtype.kind in "iu"
         if not classes and (column.ndim != 2 or column.shape[1] == 0):
@@ -150,7 +162,10 @@ def _shaped(name: str, column: Array, origin: str) -> Array:
 
 def _wrong_shape(name: str, column: Array, accepted: str, origin: str) -> NoReturn:
     raise SourceError(
-        f"{origin}: column '{name}' has the wrong shape", found=f"{column.shape}, {column.dtype}", accepted=accepted
+        f"{origin}: column '{name}' has the wrong shape",
+        found=f"{column.shape}, {column.dtype}",
+        accepted=accepted,
+        fix="reshape the column before it is saved",
     )
 
 

@@ -73,7 +73,10 @@ def _flat_file(path: Path, horizon: int | None) -> Source:
     kind = FLAT_FILES.get(path.suffix.lower())
     if kind is None:
         raise SourceError(
-            f"'{path}' is not a dataset file", found=f"a name ending in '{path.suffix}'", accepted=", ".join(FLAT_FILES)
+            f"'{path}' is not a dataset file",
+            found=f"a name ending in '{path.suffix}'" if path.suffix else "a name without an ending",
+            accepted=", ".join(FLAT_FILES),
+            fix="name an HDF5 or npz file (numpy.savez writes one), or an id of `synthpipe datasets`",
         )
     source: Source = SOURCES.load(kind)(path, horizon=horizon)
     return source
@@ -99,6 +102,7 @@ def _by_name(name: str, path: Path, *, download: bool) -> Source:
         require_file(path)
         raise SourceError(
             f"'{path}' is the data file of a Minari dataset, without its metadata.json",
+            found="main_data.hdf5 alone",
             fix="name the dataset's folder or id, and keep metadata.json beside the file",
         )
     if minari_root.is_id(name):

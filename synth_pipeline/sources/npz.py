@@ -89,7 +89,11 @@ class NpzSource:
         require_file(self.path)
         with readable(self.path):
             if not zipfile.is_zipfile(self.path):
-                raise SourceError(f"'{self.path}' is not an npz file", accepted="an archive written by numpy.savez")
+                raise SourceError(
+                    f"'{self.path}' is not an npz file",
+                    accepted="an archive written by numpy.savez",
+                    fix="write it again with numpy.savez(path, observations=..., ...)",
+                )
             with np.load(self.path, allow_pickle=False) as archive:
                 keys = flat.canonical_keys(archive.files, self._origin)
                 return {name: self._member(archive, key) for name, key in keys.items()}

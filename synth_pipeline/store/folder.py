@@ -242,7 +242,7 @@ def open_folder(url: str | Path, storage_options: Mapping[str, Any] | None = Non
                 fix="give a path such as runs/first/store",
             )
         if importlib.util.find_spec("s3fs") is None:
-            raise MissingExtraError("s3:// needs s3fs", fix="pip install 'synth-pipeline[s3]'")
+            raise MissingExtraError("s3:// needs s3fs", found=text, fix="pip install 'synth-pipeline[s3]'")
         return S3Folder(text.rstrip("/"), storage_options or {})
     path = Path(text).expanduser().absolute()
     stops = next((part for part in (path, *path.parents) if part.exists() or part.is_symlink()), path)

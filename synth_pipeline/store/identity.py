@@ -82,8 +82,8 @@ class Identity:
     def _body(self) -> dict[str, Any]:
         return {
             "format_version": self.schema.format_version,
-            "schema": self.schema.plain(),
-            "plan": self.plan.plain(),
+            "schema": json.loads(canonical(self.schema)),
+            "plan": json.loads(canonical(self.plan)),
             "config": json.loads(canonical(dict(self.config))),
         }
 
@@ -103,7 +103,7 @@ def checked_config(config: Mapping[str, Any]) -> dict[str, Any]:
         plain: dict[str, Any] = json.loads(canonical(dict(config)))
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            "the configuration of a store must be plain values", found=str(error), fix="use `config.plain()`"
+            "the configuration of a store must be plain values", found=str(error), fix="give JSON values"
         ) from None
     return plain
 

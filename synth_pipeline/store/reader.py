@@ -21,6 +21,7 @@ from synth_pipeline.store.batches import shuffled
 from synth_pipeline.store.commits import Commit
 from synth_pipeline.store.folder import Folder
 from synth_pipeline.store.identity import Identity, shard_key
+from synth_pipeline.store.lock import LOCK
 from synth_pipeline.store.plan import Plan
 from synth_pipeline.store.schema import Schema
 from synth_pipeline.store.shards import DamageError, read_rows
@@ -35,6 +36,7 @@ class Store:
     def __init__(self, folder: Folder, identity: Identity) -> None:
         self._folder, self._identity = folder, identity
         self._arrays = {array.name: array for array in identity.schema.arrays}
+        self._forms = {array.name: identity.form(array) for array in identity.schema.arrays}
         self._fields = {field.name: field for field in identity.schema.readable}
         self._commits: dict[int, Commit] | None = None
 
@@ -83,6 +85,11 @@ class Store:
     def complete(self) -> bool:
         """Whether every shard is committed."""
         return self.num_missing == 0
+
+    @property
+    def finalised(self) -> bool:
+        """Whether its writer came to the end: complete, the commits in one file, the lock given back."""
+        return self.complete and not self._folder.list_keys("manifest") and self._folder.get(LOCK) is None
 
     def __len__(self) -> int:
         """Rows that are committed."""
@@ -232,7 +239,7 @@ class Store:
             "columns": {name: [str(field.dtype), *field.shape] for name, field in self._fields.items()},
             "provenance": [field.name for field in self.schema.provenance],
             "derived": list(self.schema.derived),
-            "plan": self.plan.plain(),
+            "plan": self.plan.model_dump(mode="json"),
             "config": dict(self.config),
             "digest": self.digest() if self.complete else None,
         }
@@ -306,10 +313,9 @@ class Store:
         return out
 
     def _read_array(self, commit: Commit, name: str, start: int, out: Array) -> None:
-        array = self._arrays[name]
-        key = shard_key(array, commit.shard)
+        key = shard_key(self._arrays[name], commit.shard)
         try:
-            read_rows(self._folder, key, self._identity.form(array), start, out)
+            read_rows(self._folder, key, self._forms[name], start, out)
         except DamageError as error:
             raise StoreError(
                 f"shard {commit.shard} of the store '{self.url}' is damaged",

@@ -10,7 +10,10 @@ from synth_pipeline.store.commits import Commit
 from synth_pipeline.store.folder import Folder
 from synth_pipeline.store.identity import Identity, altered_metadata, shard_key
 
-MEND = "forget them with `Store.drop(shard)` and run `synthpipe generate RUN` again; it makes only what is missing"
+MEND = (
+    "synthpipe generate RUN --repair (collected data: synthpipe collect DATASET --repair; Python: Store.drop(shard)), "
+    "which makes them again, byte for byte"
+)
 
 
 def damaged_shards(folder: Folder, identity: Identity, commits: Mapping[int, Commit]) -> dict[int, list[str]]:

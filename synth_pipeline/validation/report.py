@@ -21,7 +21,8 @@ th, td { text-align: left; padding: .4rem .6rem; border-bottom: 1px solid var(--
 th { font-size: .9rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .pass { color: var(--good); } .fail { color: var(--bad); font-weight: 600; }
-td, code, a { overflow-wrap: anywhere; } code { font-size: .9em; } small { opacity: .8; }
+td, code, a { overflow-wrap: anywhere; } td:first-child { overflow-wrap: normal; }
+code { font-size: .9em; } small { opacity: .8; }
 summary { cursor: pointer; padding: .6rem; }
 @media (max-width: 40rem) {
   table.wide thead { display: none; }
@@ -43,7 +44,10 @@ NOT_CHECKED = {
     "utility.": "Utility was not measured: whether offline RL gets better with these rows is unknown.",
 }
 NUMBERS = ("value", "needs", "real against real")
-FLOOR = "“Real against real” is the same metric between random halves of the real episodes: the best one can hope for."
+FLOOR = (
+    "Real against real: the same metric between random halves of the real episodes. "
+    "A value as good as that is as close as real data comes to itself."
+)
 
 
 def render(scorecard: Mapping[str, Any], *, title: str) -> str:
@@ -89,10 +93,10 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
     failed = [rule for rule in verdict["rules"] if not rule["passed"]]
     count, suite = len(verdict["rules"]), escape(verdict["suite"])
     if not failed:
-        text = f"<b>Passed</b> all {count} rules of the suite ‘{suite}’. Read what was not checked before you trust it."
+        text = f"<b>Passed</b> all {count} rules of the suite '{suite}'. Read what was not checked before you trust it."
         return f'<div class="verdict">{text}</div>'
     lines = "".join(f"<li>{escape(rule['sentence'])}</li>" for rule in failed)
-    text = f"<b>Failed</b> {len(failed)} of {count} rules of the suite ‘{suite}’. Do not train on this data."
+    text = f"<b>Failed</b> {len(failed)} of {count} rules of the suite '{suite}'. Do not train on this data."
     return f'<div class="verdict failed">{text}<ul>{lines}</ul></div>'
 
 

@@ -1,6 +1,7 @@
 """What every exporter must keep: exact content, whole or not at all, never over something that exists."""
 
 import errno
+import os
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -10,7 +11,7 @@ from synth_pipeline.data.containers import Episodes, Transitions
 from synth_pipeline.data.fields import Field
 from synth_pipeline.data.spec import DatasetSpec, transition_fields
 from synth_pipeline.errors import ExportError, ResourceError
-from synth_pipeline.export.hdf5 import GuardedFile
+from synth_pipeline.export import hdf5
 
 ACTION = Field(name="actions", shape=(2,), low=(-1e6, -1e6), high=(1e6, 1e6), clip=True)
 SPEC = DatasetSpec(dataset_id="counter", fields=transition_fields(3, ACTION), reference_min=0.0, reference_max=10.0)
@@ -55,7 +56,7 @@ def counter_rows(count, first=0):
     )
 
 
-PUT = GuardedFile.put
+FALLOCATE = os.posix_fallocate
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations")
 
 
@@ -110,20 +111,38 @@ class ExportTests(ABC):
         assert contents(tmp_path) == {}
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-    def test_a_failing_disk_leaves_nothing(self, tmp_path, monkeypatch, number):
-        """Every write that HDF5 makes fails once, in turn."""
+    def test_a_disk_that_fills_up_leaves_nothing(self, tmp_path, monkeypatch, number):
+        """Every request for space fails once, in turn."""
+        monkeypatch.setattr(hdf5, "STEP_BYTES", 1)
         sound = FaultyDisk(monkeypatch, failing=None)
-        self.write(tmp_path / "sound", [counter_episodes([3])], [])
-        assert sound.writes > 3
-        for failing in range(sound.writes):
+        self.write(tmp_path / "sound", [counter_episodes([3])], [counter_rows(3)])
+        assert sound.requests > 1
+        for failing in range(sound.requests):
             FaultyDisk(monkeypatch, failing, number)
             with pytest.raises(ResourceError if number == errno.ENOSPC else OSError):
-                self.write(tmp_path / "faulty", [counter_episodes([3])], [])
+                self.write(tmp_path / "faulty", [counter_episodes([3])], [counter_rows(3)])
             assert contents(tmp_path / "faulty") == {}
 
-    def test_bits_that_flip_on_the_way_are_noticed(self, tmp_path, monkeypatch):
-        pattern = np.float32(100.0).tobytes()
-        monkeypatch.setattr(GuardedFile, "put", lambda file, view: PUT(file, flipped(view, pattern)))
+    def test_a_disk_that_cannot_keep_the_file_leaves_nothing(self, tmp_path, monkeypatch):
+        def failing(descriptor):
+            raise OSError(errno.EIO, "injected")
+
+        monkeypatch.setattr("os.fsync", failing)
+        with pytest.raises(OSError, match="injected"):
+            self.write(tmp_path, [counter_episodes([3])], [])
+        assert contents(tmp_path) == {}
+
+    def test_a_bit_that_flips_on_the_way_is_noticed(self, tmp_path, monkeypatch):
+        trim = hdf5.Writer.trim
+
+        def flip(writer, size):
+            (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
+            data = bytearray(path.read_bytes())
+            data[data.index(np.float32(100.0).tobytes())] ^= 1
+            path.write_bytes(data)
+            trim(writer, size)
+
+        monkeypatch.setattr(hdf5.Writer, "trim", flip)
         with pytest.raises(ExportError, match="does not read back as written"):
             self.write(tmp_path, [counter_episodes([3, 4])], [])
         assert contents(tmp_path) == {}
@@ -136,17 +155,17 @@ class ExportTests(ABC):
 
 
 class FaultyDisk:
-    """Counts the writes of HDF5, and lets one of them fail."""
+    """Counts the requests for space, and refuses one of them."""
 
     def __init__(self, monkeypatch, failing, number=errno.ENOSPC):
-        self.writes, self.failing, self.number = 0, failing, number
-        monkeypatch.setattr(GuardedFile, "put", lambda file, view: self.write(file, view))
+        self.requests, self.failing, self.number = 0, failing, number
+        monkeypatch.setattr("os.posix_fallocate", self.reserve)
 
-    def write(self, file, view):
-        self.writes += 1
-        if self.writes - 1 == self.failing:
+    def reserve(self, descriptor, offset, length):
+        self.requests += 1
+        if self.requests - 1 == self.failing:
             raise OSError(self.number, "injected")
-        return PUT(file, view)
+        FALLOCATE(descriptor, offset, length)
 
 
 class Vanishing(Transitions):
@@ -164,12 +183,3 @@ class Vanishing(Transitions):
 def contents(folder):
     """Every file below a folder with its bytes, hidden ones included."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def flipped(view, pattern):
-    """The same bytes with one bit flipped in the first place where `pattern` stands."""
-    data = bytearray(view)
-    at = data.find(pattern)
-    if at >= 0:
-        data[at] ^= 1
-    return memoryview(data)

@@ -53,3 +53,19 @@ class TestCopula(GeneratorTests):
 class TestVAE(GeneratorTests):
     kind = "vae"
     quick = {"gradient_steps": 250, "width": 32, "batch_size": 64, "learning_rate": 3e-3}  # noqa: RUF012
+
+
+class TestSynthER(GeneratorTests):
+    kind = "synther"
+    quick = {  # noqa: RUF012
+        "network": {"width": 32, "depth": 2},
+        "sampler": {"num_steps": 8},
+        "trainer": {
+            "gradient_steps": 200,
+            "batch_size": 64,
+            "warmup_steps": 20,
+            "ema_decay": 0.98,
+            "autocast": False,
+            "log_every": 50,
+        },
+    }

@@ -40,7 +40,7 @@ def slow_or_deadly(task):
     folder, name, deaths = task
     seen = _count(folder, name)
     if not deaths:
-        time.sleep(2.0)
+        time.sleep(1.0)
     elif seen <= deaths:
         while not calls(folder, "innocent"):
             time.sleep(0.01)

@@ -279,6 +279,10 @@ def test_episodes_say_where_they_come_from(root):
     dataset = write(root, episodes=[mixed], one_step=counter_rows(2))
     sources = [values.get("source") for values in dataset.storage.get_episode_metadata(range(5))]
     assert sources == ["real", "mixed", "synthetic", "synthetic", "synthetic"]
+    assert dataset[1].infos["synthetic"].tolist() == [False, False, True]
+    labelled = write(root, "counter/labelled-v0", episodes=[label_episodes(part, synthetic=False)])
+    assert [values["source"] for values in labelled.storage.get_episode_metadata(range(3))] == ["real"] * 3
+    assert labelled[0].infos == {}
     unlabelled = write(root, "counter/plain-v0")
     assert [set(values) for values in unlabelled.storage.get_episode_metadata([0])] == [{"id", "total_steps"}]
     assert label_episodes(part, synthetic=True)["synthetic"].all()

@@ -155,6 +155,8 @@ def test_replace_checks_again_and_keeps_the_rest():
 def test_plain_is_strict_json_and_parses_back():
     whole = Whole(name="x", limits=(float("-inf"), float("inf")), generators=(Copula(), Noise()))
     assert Whole.parse(json.loads(json.dumps(whole.plain(), allow_nan=False))) == whole
+    assert Whole.parse(json.loads(whole.model_dump_json())) == whole
+    assert whole.model_dump()["limits"] == (float("-inf"), float("inf"))
 
 
 def test_override_reads_values_as_yaml():

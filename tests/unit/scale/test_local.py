@@ -1,5 +1,6 @@
 import os
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import worker_tasks
@@ -67,7 +68,29 @@ def test_the_neighbour_of_a_deadly_task_is_not_blamed(tmp_path):
     with pytest.raises(TaskError) as caught:
         found.extend(map_tasks(worker_tasks.slow_or_deadly, tasks, workers=2))
     assert "'deadly', 99" in caught.value.found
+    assert found == [(tasks[0], "innocent")]
     assert worker_tasks.calls(tmp_path, "innocent") <= 2
+
+
+def test_suspects_run_alone_before_the_others_go_on(monkeypatch):
+    pools = []
+
+    def pool_that_b_breaks(function, tasks, pending, workers, threads):
+        pools.append(([tasks[index] for index in pending], workers))
+        for index in pending:
+            if tasks[index] == "a" and len(pending) == 1:
+                yield index, "A"
+            elif tasks[index] in "ab":
+                raise BrokenProcessPool
+            else:
+                yield index, tasks[index].upper()
+
+    monkeypatch.setattr(local, "_one_pool", pool_that_b_breaks)
+    results = map_tasks(str.upper, ["a", "b", "c"], workers=2)
+    assert next(results) == ("a", "A")
+    with pytest.raises(TaskError, match="task b"):
+        next(results)
+    assert pools == [(["a", "b", "c"], 2), (["a"], 1), (["b"], 1), (["b"], 1)]
 
 
 def test_a_users_mistake_crosses_the_process_boundary_whole():

@@ -1,0 +1,373 @@
+"""The whole path, as a newcomer walks it: `synthpipe run smoke`, what it leaves, and what happens the second time."""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from html.parser import HTMLParser
+
+import command_line
+import h5py
+import minari
+import numpy as np
+import pytest
+from command_line import contents, hashes
+
+from synth_pipeline import store
+from synth_pipeline.runs import read_json
+
+DATASET = "toy-linear-gaussian/random"
+NAME = "toy-linear-gaussian/random-copula-v0"
+FLAT = "toy-linear-gaussian-random-copula-v0"
+STAGES = ("collect", "train", "generate", "validate", "export", "report")
+VOLATILE = ("environment.json", "sidecar.json", "metrics.jsonl", "state.json", "scorecard.json")
+DATED = ("main_data.hdf5", f"{FLAT}.hdf5")  # HDF5 files carry no promise of equal bytes
+IMPOSSIBLE = """
+name: impossible
+rules:
+  - {metric: marginals.mean, at_least: 1.5, why: "nothing is <b>this</b> good"}
+  - {metric: contract.finite, at_most: 0, why: "no NaN"}
+"""
+
+
+def collected(folder):
+    (root,) = (folder / "data" / "collected" / "toy-linear-gaussian" / "random").iterdir()
+    return store.open(root)
+
+
+def test_every_stage_leaves_its_files(smoke):
+    assert smoke.said.code == 0, smoke.said.err
+    assert smoke.said.err == ""
+    expected = (
+        "config.yaml",
+        "environment.json",
+        "model/generator/arrays.safetensors",
+        "model/generator/config.json",
+        "model/generator/state.json",
+        "model/metrics.jsonl",
+        "store/zarr.json",
+        "store/manifest.json",
+        "store/observations/c.0.0",
+        "validation/scorecard.json",
+        "validation/stage.json",
+        f"export/minari/{NAME}/data/main_data.hdf5",
+        f"export/minari/{NAME}/data/metadata.json",
+        f"export/{FLAT}.hdf5",
+        f"export/{FLAT}.md",
+        "export/stage.json",
+        "report.html",
+    )
+    missing = [name for name in expected if not (smoke.run / name).is_file()]
+    assert missing == []
+    assert not list(smoke.folder.rglob("*.partial"))
+
+
+def test_the_story_is_told_line_by_line_and_ends_with_what_to_type(smoke):
+    lines = smoke.said.out.splitlines()
+    assert [label for label in dict.fromkeys(line.split()[0] for line in lines) if label in STAGES] == list(STAGES)
+    assert str(smoke.folder) not in smoke.said.out  # paths as one would type them
+    assert "in 1 shard," in smoke.said.out
+    assert lines[-2].split() == ["next", "open", "runs/smoke/report.html", "in", "a", "browser,", "or", "make"] + [
+        "more",
+        "rows:",
+    ]
+    assert lines[-1].strip() == "synthpipe generate runs/smoke -n 32000"
+
+
+def test_minari_reads_the_real_episodes_and_a_sample_of_synthetic_steps(smoke, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(smoke.run / "export" / "minari"))
+    dataset = minari.load_dataset(NAME)
+    real, made = collected(smoke.folder).episodes(), store.open(smoke.run / "store").read(0, 500)
+    assert dataset.total_episodes == len(real) + 500
+    episodes = list(dataset.iterate_episodes())
+    for number, episode in enumerate(episodes[: len(real)]):
+        rows = slice(int(real.starts[number]), int(real.starts[number + 1]))
+        np.testing.assert_array_equal(episode.observations[:-1], real.observations[rows])
+        np.testing.assert_array_equal(episode.observations[-1], real.final_observations[number])
+        for name in ("actions", "rewards", "terminations", "truncations"):
+            np.testing.assert_array_equal(getattr(episode, name), real.columns[name][rows])
+    for row, episode in enumerate(episodes[len(real) :]):
+        np.testing.assert_array_equal(
+            episode.observations, [made["observations"][row], made["next_observations"][row]]
+        )
+        np.testing.assert_array_equal(episode.actions[0], made["actions"][row])
+        assert episode.rewards[0] == made["rewards"][row]
+        assert episode.terminations[0] == made["terminations"][row]
+
+
+def test_the_flat_file_holds_the_real_rows_and_all_synthetic_ones(smoke):
+    real, made = collected(smoke.folder).episodes().transitions(), store.open(smoke.run / "store").read_all()
+    with h5py.File(smoke.run / "export" / f"{FLAT}.hdf5") as file:
+        assert len(file["observations"]) == len(real) + len(made) == 12_000
+        synthetic = file["infos/synthetic"][:]
+        np.testing.assert_array_equal(synthetic, np.arange(len(synthetic)) >= len(real))
+        for name in ("observations", "actions", "rewards", "next_observations"):
+            np.testing.assert_array_equal(file[name][: len(real)], real[name])
+            np.testing.assert_array_equal(file[name][len(real) :], made[name])
+
+
+class Page(HTMLParser):
+    """The words of a page, the files it would load, and what it links to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.words, self.loads, self.links = "", [], []
+        self.feed(text)
+
+    def handle_data(self, data):
+        self.words += data
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.links += [values["href"]] if tag == "a" else []
+        self.loads += [values.get("src"), values.get("href")] if tag in ("img", "script", "link", "iframe") else []
+
+
+def test_the_report_says_the_verdict_and_what_was_not_checked(smoke):
+    page = Page((smoke.run / "report.html").read_text(encoding="utf-8"))
+    assert "Passed all 6 rules of the suite 'default'" in page.words
+    assert "Dynamics were not checked" in page.words
+    assert store.open(smoke.run / "store").digest() in page.words
+    assert page.loads == []
+    assert len(page.links) == 3
+    assert all((smoke.run / link).exists() for link in page.links)
+
+
+def test_the_second_call_has_nothing_to_do_and_changes_no_file(copied, shell):
+    before = contents(copied.folder)
+    again = shell("run", "smoke")
+    assert again.code == 0
+    told = [line for line in again.out.splitlines() if line.split()[0] in STAGES]
+    assert [line.split()[0] for line in told] == list(STAGES)
+    assert all("nothing to do: " in line for line in told)
+    assert contents(copied.folder) == before
+
+
+def test_a_run_goes_on_from_its_own_configuration_in_another_place(copied, shell, tmp_path):
+    moved = tmp_path / "elsewhere" / "smoke"
+    moved.parent.mkdir()
+    shutil.move(copied.run, moved)
+    before = contents(moved)
+    shell.enter(moved)
+    again = shell("run", "config.yaml")
+    assert again.code == 0
+    assert again.out.count("nothing to do") == len(STAGES)
+    assert contents(moved) == before
+
+
+def run_to_the_end(folder, *command, program=(command_line.SYNTHPIPE,)):
+    done = command_line.run(*command, folder=folder, program=program)
+    assert done.code == 0, done.err
+    return done
+
+
+def assert_equals_unbroken(folder, smoke):
+    """The same files as an unbroken run, the same bytes where bytes are promised, and nothing left over."""
+    for place in ("runs", "data"):
+        broken, whole = (hashes(root / place, but=VOLATILE) for root in (folder, smoke.folder))
+        assert broken.keys() == whole.keys()
+        assert {name for name in whole if broken[name] != whole[name]} <= {
+            name for name in whole if name.endswith(DATED)
+        }
+    assert store.open(folder / "runs/smoke/store").digest() == store.open(smoke.run / "store").digest()
+
+
+def test_killed_at_random_moments_the_same_command_ends_like_an_unbroken_run(smoke, tmp_path):
+    rng = random.Random(0)
+    for _ in range(4):
+        process = command_line.start("run", "smoke", "--workers", "2", folder=tmp_path)
+        time.sleep(rng.uniform(0.5, 3.0))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    run_to_the_end(tmp_path, "run", "smoke")
+    assert_equals_unbroken(tmp_path, smoke)
+
+
+DIES = """
+import os, sys, synth_pipeline.cli
+
+count, replace = int(os.environ.pop("DIES_AT", 0)), os.replace
+
+
+def dying(*args, **kwargs):
+    global count
+    count -= 1
+    if count == 0:
+        os._exit(9)
+    return replace(*args, **kwargs)
+
+
+os.replace = dying
+if __name__ == "__main__":
+    synth_pipeline.cli.main()
+"""
+
+
+def test_dying_before_any_rename_loses_nothing(smoke, tmp_path, monkeypatch):
+    """Attempt k dies right before its k-th rename, the moment at which a file or folder would have appeared."""
+    program = tmp_path / "dies.py"
+    program.write_text(DIES)
+    shutil.copytree(smoke.folder / "data", tmp_path / "data")
+    for attempt in range(1, 40):
+        monkeypatch.setenv("DIES_AT", str(attempt))
+        done = command_line.run("run", "smoke", folder=tmp_path, program=(sys.executable, str(program)))
+        if done.code == 0:
+            break
+        assert (done.code, done.err) == (9, ""), done.err
+    assert attempt > 4  # it did die, again and again
+    assert_equals_unbroken(tmp_path, smoke)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "smoke"],
+        ["run", "smoke", "-o", "new"],
+        ["run", "default", "--set", "validation.suite=default"],
+        ["collect", "hopper/random"],
+        ["collect", DATASET, "--rows", "77"],
+        ["train", DATASET, "--rows", "4000", "-g", "smote", "-o", "new"],
+        ["generate", "runs/smoke", "-n", "50000"],
+        ["validate", "runs/smoke"],
+        ["validate", "runs/smoke/store", "--real", "runs/smoke/export/toy-linear-gaussian-random-copula-v0.hdf5"],
+        ["export", "runs/smoke", "--one-step", "3"],
+    ],
+    ids=" ".join,
+)
+def test_a_dry_run_writes_nothing(smoke, shell, monkeypatch, command):
+    monkeypatch.setenv("SYNTHPIPE_DATA", str(smoke.folder / "data"))
+    shell.enter(smoke.folder)
+    before = contents(smoke.folder)
+    answer = shell(*command, "--dry-run")
+    assert (answer.code, answer.err) == (0, "")
+    assert "nothing was done" in answer.out
+    assert contents(smoke.folder) == before
+
+
+def test_more_rows_extend_the_store_and_keep_its_bytes(copied, shell):
+    store_before = {k: v for k, v in contents(copied.run / "store").items() if "/c." in k}
+    digest = store.open(copied.run / "store").digest()
+    export_before = contents(copied.run / "export" / "minari")
+    more = shell("generate", "runs/smoke", "-n", "20000")
+    assert more.code == 0
+    assert "going on: 8,000 of 20,000 rows are there" in more.out
+    after = {k: v for k, v in contents(copied.run / "store").items() if "/c." in k}
+    assert {name: after[name] for name in store_before} == store_before
+    assert len(after) == 2 * len(store_before)
+    extended = store.open(copied.run / "store")
+    assert len(extended) == 20_000
+    assert extended.digest() != digest
+    stale = shell("export", "runs/smoke")
+    assert stale.code == 7
+    assert stale.error()["fix"] == "synthpipe validate runs/smoke"
+    assert shell("validate", "runs/smoke").code == 0
+    assert "Nothing was exported from this state" in (copied.run / "report.html").read_text()
+    assert "random-copula-v1" in shell("export", "runs/smoke").out
+    assert export_before.items() <= contents(copied.run / "export" / "minari").items()  # the first export stays
+    again = shell("run", "smoke")  # the preset asks for fewer rows than there are: nothing is lost
+    assert again.out.count("nothing to do") == len(STAGES)
+    assert len(store.open(copied.run / "store")) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        (["run", "smoke", "--set", "generator.shrinkage=0.5"], "generator.shrinkage 1e-06 -> 0.5"),
+        (["run", "smoke", "--set", "seed=1"], "seed 0 -> 1"),
+        (["run", "smoke", "--set", "collect.rows=500"], "the rows of toy-linear-gaussian/random are not those"),
+        (["run", "default", "-o", "runs/smoke"], "dataset toy-linear-gaussian/random -> hopper/medium-replay"),
+        (["train", DATASET, "-g", "smote", "-o", "runs/smoke"], "generator.kind copula -> smote"),
+        (["train", DATASET, "--seed", "3", "-o", "runs/smoke"], "seed 0 -> 3"),
+        (["generate", "runs/smoke", "--set", "generator.kind=smote"], "generator.kind copula -> smote"),
+        (["run", "smoke", "--set", "generate.micro_batch=100"], "plan.micro_batch: 4096 -> 100"),
+        (["generate", "runs/smoke", "--set", "generate.rows_per_shard=32768"], "plan.rows_per_shard: 16384 -> 32768"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_other_settings_in_the_same_run_are_refused_and_nothing_changes(copied, shell, command, found):
+    before = contents(copied.run)
+    answer = shell(*command)
+    assert answer.code in (2, 4)
+    error = answer.error()
+    assert found in error["found"]
+    assert "another run directory" in error["fix"] or "old settings" in error["fix"]
+    assert contents(copied.run) == before
+    assert "interrupted" not in answer.err
+
+
+def test_one_flipped_bit_is_found_named_and_mended(copied, shell):
+    digest = store.open(copied.run / "store").digest()
+    shard = copied.run / "store" / "rewards" / "c.0"
+    original, data = shard.read_bytes(), bytearray(shard.read_bytes())
+    data[1_000] ^= 1
+    shard.write_bytes(data)
+    for verb in ("validate", "export", "run"):
+        answer = shell(verb, "runs/smoke" if verb != "run" else "smoke")
+        if verb == "export":
+            assert answer.code == 0  # written before, and not read again
+            continue
+        assert answer.code == 4
+        assert answer.error()["kind"] == "StoreError"
+        assert "rewards/c.0" in answer.error()["found"]
+        assert "--repair" in answer.error()["fix"]
+    assert shell("generate", "runs/smoke").code == 0  # the commit is there: nothing to do
+    mended = shell("generate", "runs/smoke", "--repair")
+    assert mended.code == 0
+    assert "1 damaged shard" in mended.out
+    assert shard.read_bytes() == original
+    assert store.open(copied.run / "store").digest() == digest
+    assert shell("validate", "runs/smoke").code == 0
+    assert "0 damaged shards" in shell("generate", "runs/smoke", "--repair").out
+
+
+def test_what_cannot_pass_is_reported_and_not_exported_unless_asked(smoke, shell, tmp_path):
+    shutil.copytree(smoke.folder / "data", tmp_path / "data")
+    (tmp_path / "hard.yaml").write_text(IMPOSSIBLE)
+    failed = shell("run", "smoke", "--set", "validation.suite=hard.yaml")
+    run = tmp_path / "runs" / "smoke"
+    assert failed.code == 7
+    error = failed.error()
+    assert error["kind"] == "GateError"
+    assert "marginals.mean" in error["found"]
+    assert "needs >= 1.5" in error["found"]
+    assert error["fix"].endswith("synthpipe export runs/smoke --allow-failed (the card will say so)")
+    page = Page((run / "report.html").read_text(encoding="utf-8")).words
+    assert "Failed 1 of 2 rules" in page
+    assert "nothing is <b>this</b> good" in page
+    assert not (run / "export").exists()
+    assert shell("validate", "runs/smoke").code == 7
+    assert shell("export", "runs/smoke").code == 7
+    assert not (run / "export").exists()
+    assert shell("export", "runs/smoke", "--allow-failed").code == 0
+    card = (run / "export" / f"{FLAT}.md").read_text()
+    assert "failed validation (marginals.mean)" in card
+    assert (run / "export" / f"{FLAT}.hdf5").exists()
+
+
+def test_a_deleted_export_is_written_again_under_its_name(copied, shell):
+    flat = copied.run / "export" / f"{FLAT}.hdf5"
+    flat.unlink()
+    answer = shell("export", "runs/smoke")
+    assert answer.code == 0
+    assert flat.exists()
+    assert read_json(copied.run / "export" / "stage.json")["minari_id"] == NAME
+    assert "nothing to do" in shell("export", "runs/smoke").out
+
+
+def test_a_simulator_dataset_end_to_end_with_smote(shell, tmp_path):
+    sizes = ("--set", "collect.rows=600", "--set", "generate.rows=700", "--set", "export.one_step=9")
+    settings = ("--set", "dataset=hopper/medium-replay", "--set", "generator={kind: smote, neighbours: 3}")
+    answer = shell("run", "smoke", "-o", "runs/hopper", *settings, *sizes)
+    assert answer.code in (0, 7), answer.err  # 600 rows are few: the verdict is not the point here
+    rows = store.open(tmp_path / "runs/hopper/store").read_all()
+    assert len(rows) == 700
+    assert (rows["source_episode"] != rows["target_episode"]).all()
+    assert ((rows["next_observations"][:, 0] < 0.7) <= rows["terminations"]).all()  # hopper's rule: fallen is over
+    if answer.code == 7:
+        assert shell("export", "runs/hopper", "--allow-failed").code == 0
+    with h5py.File(tmp_path / "runs/hopper/export/hopper-medium-replay-smote-v0.hdf5") as file:
+        assert file["infos/synthetic"][:].sum() == 700
+        assert len(file["observations"]) >= 1300

@@ -1,0 +1,97 @@
+"""The command line as a newcomer meets it: installed, in a process of its own, or called in this one."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SYNTHPIPE = str(Path(sys.executable).with_name("synthpipe"))
+SMALL = ("--set", "collect.rows=600", "--set", "generate.rows=500", "--set", "export.one_step=20")
+ERROR = re.compile(r"^(?P<kind>[A-Za-z]+Error): (?P<what>.+(?:\n(?!  (?:found|accepted|fix) ).+)*)(?P<rest>(?:\n  .+)+)$")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def error(self):
+        """The one form of error, taken apart: kind, what, found, accepted, fix."""
+        match = ERROR.fullmatch(self.err.strip())
+        assert match, f"not the form of error:\n{self.err}"
+        rows = dict(line.strip().split(maxsplit=1) for line in match["rest"].strip("\n").splitlines())
+        assert rows.keys() <= {"found", "accepted", "fix"}, rows
+        return {"kind": match["kind"], "what": match["what"], **rows}
+
+
+def environment(folder):
+    """Only what a shell has, and data of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SYNTHPIPE", "MINARI", "PYTEST"))}
+    return {**kept, "SYNTHPIPE_DATA": str(folder / "data"), "MINARI_DATASETS_PATH": str(folder / "minari")}
+
+
+def run(*command, folder, program=(SYNTHPIPE,)):
+    """Run to the end in a process of its own, with `folder` as working directory."""
+    done = subprocess.run(
+        [*program, *map(str, command)], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def start(*command, folder, program=(SYNTHPIPE,)):
+    """Begin in a process group of its own, as a terminal does."""
+    return subprocess.Popen(
+        [*program, *map(str, command)],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+class Shell:
+    """The command line in this process: the same `main`, without a second to start."""
+
+    def __init__(self, folder, monkeypatch, capsys):
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+        self.enter(folder)
+
+    def enter(self, folder):
+        """Change the working directory; collected data stay where they are."""
+        self.folder = folder
+        self._monkeypatch.chdir(folder)
+
+    def __call__(self, *command):
+        from synth_pipeline import cli
+
+        self._monkeypatch.setattr(sys, "argv", ["synthpipe", *map(str, command)])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        return Answer(caught.value.code or 0, out, err)
+
+
+def contents(folder, *, but=()):
+    """Relative path -> hash and time of change of every file, hidden ones included."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in but]
+    return {str(p.relative_to(folder)): (file_hash(p), p.stat().st_mtime_ns) for p in files}
+
+
+def hashes(folder, *, but=()):
+    """Relative path -> hash of every file."""
+    return {path: hashed for path, (hashed, _) in contents(folder, but=but).items()}
+
+
+def file_hash(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
