@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import zarr.storage._local as zarr_local
 from evidence import record
 
 from synth_pipeline import store
@@ -168,30 +167,30 @@ class Faults:
 
         return wrapped
 
-    def torn(self, put: Callable[..., Any]) -> Callable[..., Any]:
-        """Zarr's write of a file, leaving half of it behind under the temporary name when its turn comes."""
+    def torn(self, replace: Callable[..., Any]) -> Callable[..., Any]:
+        """The write of a file, leaving half of it behind under the temporary name when its turn comes."""
 
-        def wrapped(path: Path, value: Any, *arguments: Any, **options: Any) -> Any:
+        def wrapped(folder: LocalFolder, path: Path, parts: Any, **options: Any) -> Any:
             turn = self.calls
             self.calls += 1
             if turn != self._at:
-                return put(path, value, *arguments, **options)
+                return replace(folder, path, parts, **options)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_suffix(".torn.partial").write_bytes(value.to_bytes()[: len(value) // 2])
+            path.with_name(f".{path.name}.torn.partial").write_bytes(b"".join(parts[: len(parts) // 2 + 1])[:-1])
             raise self._error()
 
         return wrapped
 
     @contextmanager
     def injected(self) -> Iterator[None]:
-        """Put the wrappers around the folder, Zarr's file writer and the operating system's calls."""
-        names = ("get", "get_many", "put", "delete", "list_keys", "update")
+        """Put the wrappers around the folder and the operating system's calls."""
+        names = ("get", "get_many", "put", "write", "sync", "delete", "list_keys", "update")
         with ExitStack() as stack:
             for name in names:
                 stack.enter_context(mock.patch.object(LocalFolder, name, self.wrap(getattr(LocalFolder, name))))
             for name in ("fsync", "replace", "pwrite", "ftruncate"):
                 stack.enter_context(mock.patch.object(os, name, self.wrap(getattr(os, name))))
-            stack.enter_context(mock.patch.object(zarr_local, "_put", self.torn(zarr_local._put)))
+            stack.enter_context(mock.patch.object(LocalFolder, "_replace", self.torn(LocalFolder._replace)))
             yield
 
     def _error(self) -> Exception:

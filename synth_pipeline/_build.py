@@ -22,6 +22,8 @@ class BuildWithResources(build_py):  # type: ignore[misc]
         for folder, pattern in SHIPPED.items():
             target = Path(self.build_lib) / "synth_pipeline" / "_shipped" / folder
             target.mkdir(parents=True, exist_ok=True)
-            for file in sorted((root / folder).glob(pattern)):
-                if file.is_file():
-                    shutil.copyfile(file, target / file.name)
+            files = [file for file in sorted((root / folder).glob(pattern)) if file.is_file()]
+            if not files:
+                raise FileNotFoundError(f"nothing to ship in '{root / folder}': the sources are not complete")
+            for file in files:
+                shutil.copyfile(file, target / file.name)

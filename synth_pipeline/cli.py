@@ -170,7 +170,7 @@ def generate(
 @app.command()
 def validate(
     target: Annotated[str, typer.Argument(metavar="RUN_OR_STORE", help="Run directory; or a store, with --real.")],
-    real: Annotated[str | None, typer.Option(metavar="DATASET", help="Dataset to hold a store against.")] = None,
+    real: Annotated[str | None, typer.Option(metavar="DATASET", help="Hold it against this dataset.")] = None,
     suite: Annotated[str | None, typer.Option(help="Suite by name, or a YAML file.")] = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -181,7 +181,8 @@ def validate(
     from synth_pipeline.validation.gate import load_suite, require_rules
 
     if real is not None:
-        opened, rules = store.open(target), load_suite(suite or "default")
+        url = f"{target}/store" if (Path(target) / CONFIG).is_file() else target
+        opened, rules = store.open(url), load_suite(suite or "default")
         folder = Path(f"{target.rstrip('/').rpartition('/')[2] if '://' in target else target.rstrip('/')}-validation")
     else:
         _require_real(target)
@@ -267,10 +268,9 @@ def run(
     own = folder if Path(preset).name == CONFIG and (folder / "environment.json").exists() else None  # a run's own YAML
     directory = out or own or Path("runs") / Path(preset).stem
     if dry_run:
-        *lines, (label, text) = stages.plan_all(Run(directory), config)
-        for line in lines:
-            say(*line)
-        _planned(label, text)
+        stages.check(Run(directory), config)
+        _plan_whole(config)
+        _planned("report", f"into {directory}")
         return
     page = stages.run_all(Run(directory), config, workers=workers, yes=yes)
     say("next", f"open {shlex.quote(short(page))} in a browser, or make more rows:")
@@ -288,6 +288,29 @@ def top(
     elif ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
         say("next", "synthpipe run smoke   (the whole path in seconds), then synthpipe datasets")
+
+
+def _plan_whole(config: RunConfig) -> None:
+    """One line a stage of what `run` would do."""
+    from synth_pipeline import stages
+    from synth_pipeline.generators.base import build
+    from synth_pipeline.scale.generation import generated_schema
+    from synth_pipeline.sources import catalog
+    from synth_pipeline.sources.collect import collection
+    from synth_pipeline.validation.gate import load_suite
+
+    if config.dataset in catalog.entries():
+        wanted = collection(config.dataset, rows=config.collect.rows)
+        spec, size = wanted.spec, wanted.rows * wanted.schema.row_bytes
+        say("collect", f"{wanted.rows:,} rows of {config.dataset}, {size / 1e6:,.1f} MB, into {short(wanted.folder)}")
+    else:
+        spec = stages.source_of(config).load().spec
+    generator, suite, rows = build(config.generator), load_suite(config.validation.suite), config.generate.rows
+    settings = ", ".join(f"{name} {value}" for name, value in generator.config.plain().items())
+    say("train", f"{generator.kind} ({settings}), {config.held_out:.0%} of the episodes held out")
+    say("generate", f"{rows:,} rows, {rows * generated_schema(spec, generator).row_bytes / 1e6:,.1f} MB")
+    say("validate", f"{len(suite.rules)} rules of '{suite.name}'")
+    say("export", f"Minari (real episodes and {min(config.export.one_step, rows):,} samples) and flat HDF5 (all rows)")
 
 
 def _next(*command: str) -> None:

@@ -18,7 +18,7 @@ def path(name: str) -> Path:
     Raises:
         ConfigError: When neither the wheel nor a checkout has it.
     """
-    for root in (_PACKAGE / "_shipped", _PACKAGE.parent, _PACKAGE):
+    for root in (_PACKAGE / "_shipped", _PACKAGE, _PACKAGE.parent):
         candidate = root / name
         if candidate.exists():
             return candidate

@@ -120,7 +120,15 @@ def require_place(run: Run) -> None:
             fix="choose another folder with -o",
         )
     if (place / CONFIG).exists():
-        load_run_config(str(place / CONFIG))
+        try:
+            load_run_config(str(place / CONFIG))
+        except ConfigError as error:
+            raise ConfigError(
+                f"'{place}' is not a run directory: its {CONFIG} is not that of a run",
+                found=error.what,
+                accepted="a run directory, an empty folder, or a path that does not exist yet",
+                fix="choose another folder with -o",
+            ) from error
         return
     names = sorted(entry.name for entry in place.iterdir()) if place.exists() else []
     foreign = [name for name in names if name != "environment.json" and not name.startswith(".")]

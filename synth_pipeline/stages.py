@@ -22,20 +22,20 @@ from synth_pipeline.export.card import CardFacts
 from synth_pipeline.export.minari import next_version
 from synth_pipeline.generators import base as generators
 from synth_pipeline.run_config import RunConfig, keep_config, require_place
-from synth_pipeline.runs import Run, clear_partials, environment, read_json, write_bytes, write_json
+from synth_pipeline.runs import Run, clear_partials, environment, read_json, require_space, write_bytes, write_json
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
 from synth_pipeline.scale.generation import (
     GenerateShard,
     confirm_hours,
-    generated_schema,
     made_from,
+    missing_rows,
     plan_run,
     require_model,
 )
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources import collect as collecting
 from synth_pipeline.sources.base import Source
-from synth_pipeline.store import Commit, Schema, ShardTask, Store
+from synth_pipeline.store import Commit, ShardTask, Store
 from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
 from synth_pipeline.validation.gate import Suite, load_suite, require_passed
 from synth_pipeline.validation.report import render
@@ -123,7 +123,7 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl") -> Path:
         "made_from": settings,
         "fingerprint": fingerprint,
         "key": key,
-        "spec": dataset.spec.model_dump(mode="json"),
+        "spec": dataset.spec.plain(),
         "held_out_episodes": parts.split.held_out.tolist() if parts.split else None,
         "seconds": seconds,
     }
@@ -163,6 +163,10 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
     """
     planned = plan_run(run, config)
     url, plan = str(run.folder("store")), planned.plan
+    if missing := missing_rows(plan, url):  # refused before the store is made, or is planned to be larger
+        if not yes:
+            confirm_hours(missing, planned.rate() * workers)
+        require_space(run.folder("store"), missing * planned.schema.row_bytes)
     target = store.create(url, planned.schema, plan, planned.identity)
     kept = config.generate.replace(rows=plan.num_rows, rows_per_shard=plan.rows_per_shard)
     keep_config(run, config.replace(generate=kept))
@@ -172,8 +176,6 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
         asked = f" ({config.generate.rows:,} were asked for)" if config.generate.rows < plan.num_rows else ""
         say("generate", f"nothing to do: {len(target):,} rows of this generator are in {short(url)}{asked}")
         return run.folder("store")
-    if not yes:
-        confirm_hours(plan.num_rows - len(target), planned.rate() * workers)
     model = str(run.folder("model") / "generator")
     make_shard = GenerateShard(model, url, plan.micro_batch, config.generate.max_attempts)
     fill(target, make_shard, rows=plan.num_rows, label="generate", workers=workers)
@@ -338,38 +340,6 @@ def check(run: Run, config: RunConfig) -> None:
         next_version(config.export.minari_id, run.folder("export") / "minari")
     if (model := run.folder("model") / "generator").exists():
         require_model(model, config)
-
-
-def plan_all(run: Run, config: RunConfig) -> list[tuple[str, str]]:
-    """What `run_all` would do, as (stage, text); nothing is done.
-
-    Raises:
-        ConfigError: For everything in the configuration that cannot be used.
-    """
-    check(run, config)
-    generator = generators.build(config.generator)
-    suite, lines = load_suite(config.validation.suite), []
-    if config.dataset in catalog.entries():
-        wanted = collecting.collection(config.dataset, rows=config.collect.rows)
-        spec, schema, size = wanted.spec, wanted.schema, wanted.rows
-        lines.append(("collect", f"{size:,} rows of {config.dataset}, {_size(schema, size)}"))
-    else:
-        spec = source_of(config).load().spec
-    made = generated_schema(spec, generator)
-    settings = ", ".join(f"{name} {value}" for name, value in generator.config.plain().items())
-    one_step = min(config.export.one_step, config.generate.rows)
-    return [
-        *lines,
-        ("train", f"{generator.kind} ({settings}), {config.held_out:.0%} of the episodes held out"),
-        ("generate", f"{config.generate.rows:,} rows, {_size(made, config.generate.rows)}"),
-        ("validate", f"{len(suite.rules)} rules of '{suite.name}'"),
-        ("export", f"Minari (real episodes and {one_step:,} samples) and flat HDF5 (all rows)"),
-        ("report", "report.html"),
-    ]
-
-
-def _size(schema: Schema, rows: int) -> str:
-    return f"{rows * schema.row_bytes / 1e6:,.1f} MB"
 
 
 def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False) -> Path:

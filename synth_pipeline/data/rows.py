@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from synth_pipeline.data.containers import Episodes, Integers, Transitions
@@ -48,10 +49,14 @@ class Dataset:
             raise ValueError("a dataset has either episodes or rows")
 
     def __len__(self) -> int:
-        return self.episodes.num_rows if self.episodes is not None else len(self.transitions())
+        return self.episodes.num_rows if self.episodes is not None else len(self._transitions)
 
     def transitions(self) -> Transitions:
-        """All rows as independent transitions."""
+        """All rows as independent transitions; next observations are put together once."""
+        return self._transitions
+
+    @cached_property
+    def _transitions(self) -> Transitions:
         if self.episodes is not None:
             return self.episodes.transitions()
         assert self.rows is not None

@@ -149,4 +149,11 @@ def dpmpp_2m(model: Denoiser, x: Tensor, ctx: Context) -> Result:
     return average(x, estimate, ctx.shrink(), ctx), None, (ctx.x0_hat, rho)
 
 
-STEPS: dict[str, Step] = {"ddpm": ddpm, "ddim": DDIM(), "euler": euler, "heun": heun, "dpmpp_1": dpmpp_1, "dpmpp_2m": dpmpp_2m}
+STEPS: dict[str, Step] = {
+    "ddpm": ddpm,
+    "ddim": DDIM(),
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_1": dpmpp_1,
+    "dpmpp_2m": dpmpp_2m,
+}

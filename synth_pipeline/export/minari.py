@@ -227,7 +227,7 @@ def _metadata(dataset_id: str, spec: DatasetSpec, metadata: Mapping[str, Any]) -
         "data_format": "hdf5",
         "jpeg_encoding": False,
         **{key: metadata[key] for key in _MINARI_KEYS if key in metadata},
-        "synth_pipeline": {**own, "schema": SCHEMA, "spec": spec.model_dump(mode="json")},
+        "synth_pipeline": {**own, "schema": SCHEMA, "spec": spec.plain()},
     }
     for key, reference in (("ref_min_score", spec.reference_min), ("ref_max_score", spec.reference_max)):
         if reference is not None:

@@ -6,6 +6,7 @@ shard always has the same bytes, on whichever worker it is made.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -124,9 +125,10 @@ def save(generator: Generator, directory: Path, *, extra: Mapping[str, Any]) -> 
     values, arrays = generator.state()
     with staged_directory(directory) as staged:
         write_json(staged / "config.json", {"kind": generator.kind, **generator.config.plain()})
-        write_json(staged / "state.json", {"values": values, "extra": dict(extra)})
         packed = to_bytes({name: np.asarray(array, order="C") for name, array in arrays.items()})
         write_bytes(staged / "arrays.safetensors", packed)
+        checksum = hashlib.sha256(packed).hexdigest()
+        write_json(staged / "state.json", {"values": values, "extra": dict(extra), "arrays": checksum})
 
 
 def load(directory: Path) -> tuple[Generator, dict[str, Any]]:
@@ -135,9 +137,6 @@ def load(directory: Path) -> tuple[Generator, dict[str, Any]]:
     Raises:
         CheckpointError: When the folder is missing, incomplete or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     missing = [name for name in ("config.json", "state.json", "arrays.safetensors") if not (directory / name).exists()]
     if missing:
         raise CheckpointError(
@@ -145,16 +144,9 @@ def load(directory: Path) -> tuple[Generator, dict[str, Any]]:
             found=f"no {', '.join(missing)}",
             fix="synthpipe train DATASET -o RUN",
         )
-    try:
-        arrays = load_file(directory / "arrays.safetensors")
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"'{directory}/arrays.safetensors' is damaged",
-            found=str(error),
-            fix="delete the model folder and train again",
-        ) from None
     generator = build(read_json(directory / "config.json"))
     state = read_json(directory / "state.json")
+    arrays = _checked_arrays(directory / "arrays.safetensors", state)
     try:
         generator.restore(state["values"], arrays)
         extra: dict[str, Any] = state["extra"]
@@ -165,6 +157,21 @@ def load(directory: Path) -> tuple[Generator, dict[str, Any]]:
             fix="delete the model folder and train again",
         ) from error
     return generator, extra
+
+
+def _checked_arrays(path: Path, state: Any) -> dict[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as from_bytes
+
+    packed = path.read_bytes()
+    try:
+        if not isinstance(state, dict) or hashlib.sha256(packed).hexdigest() != state.get("arrays"):
+            raise SafetensorError("it does not match its checksum in state.json")
+        return from_bytes(packed)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"'{path}' is damaged", found=str(error), fix="delete the model folder and train again"
+        ) from None
 
 
 def build(settings: Mapping[str, Any]) -> Generator:

@@ -146,6 +146,12 @@ def measured_rate(generator: generators.Generator, micro_batch: int) -> float:
     return micro_batch / max(time.perf_counter() - begin, 1e-6)
 
 
+def missing_rows(plan: Plan, url: str) -> int:
+    """How many rows of a plan are still to be made; 0 when every shard of it is there."""
+    present = store.open(url).commits if store.exists(url) else {}
+    return sum(plan.task(shard).rows for shard in range(plan.num_shards) if shard not in present)
+
+
 def confirm_hours(rows: int, rate: float) -> None:
     """Ask before a long wait.
 

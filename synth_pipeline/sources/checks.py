@@ -143,4 +143,5 @@ def same_rows(shapes: Mapping[str, tuple[int, ...]], origin: str) -> None:
                 f"{origin}: column '{name}' has another number of rows than the observations",
                 found=f"{shape[0]:,} against {rows:,}",
                 accepted=f"{rows:,} rows in every column",
+                fix="check how the columns were cut before they were saved",
             )

@@ -38,7 +38,7 @@ class Commit:
 
 def write(folder: Folder, commit: Commit, sidecar: Mapping[str, Any]) -> None:
     """Write a commit, and before it what is worth knowing but not part of the data (seconds, host)."""
-    folder.put(_key("sidecar", commit.shard), json.dumps(dict(sidecar), sort_keys=True).encode())
+    folder.write(_key("sidecar", commit.shard), [json.dumps(dict(sidecar), sort_keys=True).encode()])
     folder.put(_key("manifest", commit.shard), _sealed({"commits": [asdict(commit)]}))
 
 

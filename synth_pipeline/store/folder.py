@@ -6,8 +6,10 @@ import asyncio
 import fcntl
 import importlib.util
 import os
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +20,12 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
 from synth_pipeline.errors import ConfigError, MissingExtraError, ResourceError, StoreError
-from synth_pipeline.runs import friendly_os_errors, fsync_directory
+from synth_pipeline.runs import friendly_os_errors
 
 PARTIAL = ".partial"
 _PROTOTYPE = default_buffer_prototype()
 _T = TypeVar("_T")
+Part = bytes | memoryview
 Change = Callable[[bytes | None], bytes | None]
 
 
@@ -64,7 +67,15 @@ class Folder(ABC):
 
     def put(self, key: str, data: bytes) -> None:
         """Write a key atomically; on a local disk it is durable when the call returns."""
-        self._run(self._store.set(key, _PROTOTYPE.buffer.from_bytes(data)))
+        self.write(key, [data])
+
+    def write(self, key: str, parts: Sequence[Part]) -> None:
+        """Write the parts of a key atomically; on a local disk they are durable after `sync`."""
+        self._run(self._store.set(key, _PROTOTYPE.buffer.from_bytes(b"".join(parts))))
+
+    @abstractmethod
+    def sync(self, keys: Iterable[str]) -> None:
+        """Make written keys durable."""
 
     def delete(self, key: str) -> None:
         """Remove a key; a missing one is fine."""
@@ -112,18 +123,39 @@ class LocalFolder(Folder):
         return self.local.is_dir()
 
     def put(self, key: str, data: bytes) -> None:
-        """Write a key atomically and durably."""
+        """Write a key atomically and durably, new folders included."""
         path = self.local / key
-        super().put(key, data)
+        made = [folder for folder in path.parents if not folder.exists()]
+        self._replace(path, [data], durable=True)
         with friendly_os_errors(path):
-            descriptor = os.open(path, os.O_RDONLY)
+            for folder in (path.parent, *(folder.parent for folder in made)):
+                _fsync(folder)
+
+    def write(self, key: str, parts: Sequence[Part]) -> None:
+        """Write the parts of a key one after another; the bytes are durable after `sync`."""
+        self._replace(self.local / key, parts, durable=False)
+
+    def _replace(self, path: Path, parts: Sequence[Part], *, durable: bool) -> None:
+        """As Zarr's local store does: under a name of its own first. Two who write the same key do not meet."""
+        staged = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+        with friendly_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.fsync(descriptor)
+                with staged.open("wb") as file:
+                    file.writelines(parts)
+                    if durable:
+                        file.flush()
+                        os.fsync(file.fileno())
+                os.replace(staged, path)
             finally:
-                os.close(descriptor)
-            fsync_directory(path.parent)
-            if path.parent != self.local:
-                fsync_directory(self.local)
+                staged.unlink(missing_ok=True)
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """Fsync written files and the folders that name them; all at once, so that they share the disk's waits."""
+        paths = {self.local / key for key in keys}
+        paths |= {path.parent for path in paths}
+        with friendly_os_errors(self.local), ThreadPoolExecutor(len(paths)) as pool:
+            list(pool.map(_fsync, sorted(paths)))
 
     def _run(self, operation: Coroutine[Any, Any, _T]) -> _T:
         with friendly_os_errors(self.local):
@@ -177,6 +209,9 @@ class S3Folder(Folder):
         """Prefixes need not exist."""
         return True
 
+    def sync(self, keys: Iterable[str]) -> None:
+        """What S3 has accepted is durable."""
+
     def update(self, key: str, change: Change) -> None:
         """Change a small object; the write only succeeds when nobody else wrote in between."""
         path, system = f"{self._remote.path}/{key}", self._remote.fs
@@ -217,6 +252,14 @@ class S3Folder(Folder):
             found=f"{type(error).__name__}: {error}",
             fix="check that the bucket exists, AWS_ENDPOINT_URL and the credentials, then run the same command again",
         )
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_folder(url: str | Path, storage_options: Mapping[str, Any] | None = None) -> Folder:

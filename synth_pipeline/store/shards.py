@@ -1,8 +1,8 @@
 """One shard of one array: Zarr v3's `sharding_indexed` bytes, written whole and read straight into memory.
 
 The bytes are what Zarr writes for the same array (a test compares them), so any Zarr reads them. Encoding and
-reading here costs one copy and one checksum instead of Zarr's several copies a chunk, which is what keeps both
-near the speed of `numpy.save` and `numpy.load`.
+reading here costs one checksum and at most one copy, where Zarr makes several copies a chunk: that keeps both near the
+speed of `numpy.save` and `numpy.load`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from numcodecs.zstd import Zstd
 
 from synth_pipeline.data.fields import Array
-from synth_pipeline.store.folder import Folder
+from synth_pipeline.store.folder import Folder, Part
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -82,25 +82,26 @@ class ShardForm:
         return 16 * self.num_chunks + _CRC_BYTES
 
 
-def encode(values: Array, form: ShardForm) -> bytes:
-    """The whole shard as bytes; the last chunk is padded with the fill value.
+def encode(values: Array, form: ShardForm) -> list[Part]:
+    """The whole shard, as parts to be written one after another; plain values are not copied.
+
+    The last chunk is padded with the fill value.
 
     Args:
         values: `[n, *shape]` of the form's type, n at most the shard's capacity.
         form: How the array is cut.
     """
-    parts: list[bytes | memoryview] = []
+    parts: list[Part] = []
     index = np.full((form.num_chunks, 2), _ABSENT, dtype="<u8")
     offset = 0
     for number, start in enumerate(range(0, len(values), form.chunk_rows)):
-        chunk = _as_bytes(_padded(values[start : start + form.chunk_rows], form))
-        if form.compressed:
-            chunk = np.frombuffer(_ZSTD.encode(chunk), np.uint8)
-        parts += [chunk.data, _crc(chunk)]
+        plain = _as_bytes(_padded(values[start : start + form.chunk_rows], form))
+        chunk: Part = _ZSTD.encode(plain) if form.compressed else plain.data
+        parts += [chunk, _crc(chunk)]
         index[number] = offset, len(chunk) + _CRC_BYTES
         offset += len(chunk) + _CRC_BYTES
     tail = index.tobytes()
-    return b"".join([*parts, tail, _crc(tail)])
+    return [*parts, tail, _crc(tail)]
 
 
 def read_rows(folder: Folder, key: str, form: ShardForm, start: int, out: Array) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from synth_pipeline.runs import require_space
 from synth_pipeline.store import commits
 from synth_pipeline.store import identity as identities
 from synth_pipeline.store.commits import Commit
-from synth_pipeline.store.folder import PARTIAL, Folder, open_folder
+from synth_pipeline.store.folder import PARTIAL, Folder, Part, open_folder
 from synth_pipeline.store.identity import Identity, shard_key
 from synth_pipeline.store.lock import Lock, hold
 from synth_pipeline.store.plan import Plan, ShardTask
@@ -179,16 +179,24 @@ def write_shard(
 def _write_arrays(
     folder: Folder, identity: Identity, shard: int, entries: Mapping[str, Array]
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Each array's shard is hashed, and the next one encoded, while the disk is busy."""
-    sizes, checksums, puts = {}, {}, list[Future[None]]()
-    with ThreadPoolExecutor(1) as disk:
+    """Arrays are written one after another, and hashed by a second thread while the disk takes them in."""
+    keys = {array.name: shard_key(array, shard) for array in identity.schema.arrays}
+    sizes, checksums = {}, {}
+    with ThreadPoolExecutor(1) as hashing:
         for array in identity.schema.arrays:
-            data = encode(entries[array.name], identity.form(array))
-            puts.append(disk.submit(folder.put, shard_key(array, shard), data))
-            sizes[array.name], checksums[array.name] = len(data), hashlib.sha256(data).hexdigest()
-        for put in puts:
-            put.result()
-    return sizes, checksums
+            parts = encode(entries[array.name], identity.form(array))
+            checksums[array.name] = hashing.submit(_sha256, parts)
+            folder.write(keys[array.name], parts)
+            sizes[array.name] = sum(map(len, parts))
+        folder.sync(keys.values())
+    return sizes, {name: checksum.result() for name, checksum in checksums.items()}
+
+
+def _sha256(parts: Sequence[Part]) -> str:
+    checksum = hashlib.sha256()
+    for part in parts:
+        checksum.update(part)
+    return checksum.hexdigest()
 
 
 def _entries(schema: Schema, rows: Transitions | Episodes) -> dict[str, Array]:

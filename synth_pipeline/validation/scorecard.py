@@ -10,12 +10,17 @@ import numpy as np
 from synth_pipeline.data.containers import Transitions, concatenate
 from synth_pipeline.data.fields import Array, Field
 from synth_pipeline.data.rows import Dataset, RowSource
+from synth_pipeline.errors import unknown_name
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.validation.contract import contract
 from synth_pipeline.validation.gate import Suite, Verdict, judge
 from synth_pipeline.validation.marginals import SAMPLE, marginals
 
 BLOCK = 256
+METRICS = (
+    *(f"contract.{name}" for name in ("schema", "finite", "bounds", "terminations")),
+    *(f"marginals.{name}" for name in ("mean", "worst")),
+)
 
 
 def scorecard(
@@ -41,7 +46,13 @@ def scorecard(
 
     Returns:
         The verdict, and `{"verdict": ..., "measurements": [...]}` as plain JSON.
+
+    Raises:
+        UnknownNameError: When a rule names a metric that does not exist.
     """
+    for rule in suite.rules:
+        if rule.metric not in METRICS:
+            raise unknown_name("metric", rule.metric, METRICS)
     measurements = contract(rows, fields, terminated)
     if not any(m.value for m in measurements if m.metric == "contract.schema"):
         measurements += marginals(real, read_sample(rows, SAMPLE, seed=seed), compared, seed=seed)

@@ -87,20 +87,17 @@ class Counted:
 def moments(grid, step, mean, std, *, temperature=1.0):
     """Exact mean and standard deviation of what a one-step solver makes of N(mean, std^2), with no sampling.
 
-    With an exact Gaussian denoiser a step is affine in x and in its noise, so three calls of it say everything.
+    With an exact Gaussian denoiser a step is affine in x and in its noise, so three rows of it say everything.
     """
     schedule, model = grid.schedule, gaussian(grid.schedule, mean, std)
     alpha, sigma = schedule.alpha(grid.times[0]), schedule.sigma(grid.times[0])
     first, variance = float(alpha * mean), float(alpha**2 * std**2 + sigma**2)
+    x, noise = torch.tensor([[[0.0], [1.0], [0.0]], [[0.0], [0.0], [1.0]]], dtype=torch.float64)
     for index, (t, s) in enumerate(grid):
         ctx = Context(schedule, t, s, index, len(grid), generator())
-
-        def run(x, z, ctx=ctx):
-            ctx.noise = lambda like: torch.full_like(like, z)
-            centre, spread, _ = step(model, torch.full((1, 1), x, dtype=torch.float64), ctx)
-            return float(centre), 0.0 if spread is None else temperature * float(spread)
-
-        offset, spread = run(0.0, 0.0)
-        slope, inner = run(1.0, 0.0)[0] - offset, run(0.0, 1.0)[0] - offset
-        first, variance = slope * first + offset, slope**2 * variance + inner**2 + spread**2
+        ctx.noise = lambda like: noise
+        out, spread, _ = step(model, x, ctx)
+        offset, slope, inner = float(out[0]), float(out[1] - out[0]), float(out[2] - out[0])
+        outer = 0.0 if spread is None else temperature * float(spread)
+        first, variance = slope * first + offset, slope**2 * variance + inner**2 + outer**2
     return first, math.sqrt(variance)

@@ -82,16 +82,14 @@ def test_leftovers_are_cleared_and_other_files_are_not(target, tmp_path):
 
 
 def test_a_full_disk_loses_nothing(target, tmp_path, monkeypatch):
-    def full(path, value, exclusive=False):
-        if "rewards/c" in path.as_posix():
+    def full(source, target):
+        if "rewards/c" in str(target):
             raise OSError(errno.ENOSPC, "No space left on device")
-        return put(path, value, exclusive)
+        return replace(source, target)
 
-    from zarr.storage import _local
-
-    put = _local._put
+    replace = os.replace
     store.write_shard(target.url, PLAN.task(0), transitions(PLAN.task(0)))
-    monkeypatch.setattr(_local, "_put", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(ResourceError, match="no space left") as caught:
         build(tmp_path / "store")
     assert "run the same command again" in caught.value.fix
@@ -138,8 +136,9 @@ def test_two_processes_write_what_one_writes(tmp_path, schema):
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
 
-def test_encoding_copies_what_it_is_given():
+def test_columns_may_be_views():
     """Columns that are views with strides, as slices of a packed matrix are."""
     matrix = np.arange(64 * 6, dtype=np.float32).reshape(64, 6)
     schema_form = store.reader.Identity(TRANSITIONS, PLAN, {}).form(TRANSITIONS.arrays[0])
-    assert encode(matrix[:, ::2], schema_form) == encode(np.ascontiguousarray(matrix[:, ::2]), schema_form)
+    strided, contiguous = (b"".join(encode(part, schema_form)) for part in (matrix[:, ::2], matrix[:, ::2].copy()))
+    assert strided == contiguous

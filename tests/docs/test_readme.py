@@ -1,0 +1,140 @@
+"""The blocks of README.md are run, in order, in one folder, as somebody would who follows it.
+
+Every fenced block is marked by its language or by a comment on the line before:
+
+- ```` ```bash ```` is run by bash, ```` ```python ```` is executed in one namespace;
+- `<!-- docs-test: skip (reason) -->` leaves a block out, `<!-- docs-test: run -->` runs one without a language as bash;
+- any other block fails the test.
+
+So that it takes seconds, commands are changed before they are run (`SUBSTITUTIONS`): `make run` becomes the smoke
+preset in the same run directory, other targets of the Makefile are only looked up (`make -n`), datasets with a
+simulator are collected with few rows, and no more than `MAX_ROWS` rows are generated.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import command_line
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"(?:<!-- docs-test: (?P<mark>.+?) -->\s*\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+SKIP = re.compile(r"skip \(.+\)")
+MAX_ROWS = 1_000
+SIMULATED = r"((?:hopper|halfcheetah|walker2d|pendulum|pointmaze-\w+|toy-[\w-]+)/[\w-]+)"
+SUBSTITUTIONS = (
+    (r"\bmake run\b", "synthpipe run smoke -o runs/default"),
+    (r"\bmake (?!-)", f"make -n -C '{ROOT}' "),
+    (rf"\bsynthpipe (collect|train) {SIMULATED}(?=\s|$)(?! --rows)", r"synthpipe \1 \2 --rows 600"),
+    (r"(?<= )(-n|--rows) (\d+)", lambda m: f"{m[1]} {min(int(m[2]), MAX_ROWS)}"),
+    (r"(?<=synthpipe )run (default|paper)\b", r"run smoke -o runs/\1"),
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where it stands, its language, its mark, its text."""
+
+    line: int
+    language: str
+    mark: str
+    text: str
+
+    @property
+    def action(self):
+        if SKIP.fullmatch(self.mark):
+            return "skip"
+        if self.mark not in ("", "run"):
+            return f"unknown mark '{self.mark}'"
+        if self.language in ("bash", "python"):
+            return self.language
+        return "bash" if self.mark == "run" else "neither runs nor is marked"
+
+
+def blocks(text):
+    found = []
+    for match in FENCE.finditer(text):
+        line = text.count("\n", 0, match.start("language")) + 1
+        found.append(Block(line, match["language"], match["mark"] or "", match["text"]))
+    return found
+
+
+def shortened(command):
+    """The command as the test runs it."""
+    for pattern, replacement in SUBSTITUTIONS:
+        command = re.sub(pattern, replacement, command)
+    return command
+
+
+README = blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def test_every_block_runs_or_says_why_not():
+    wrong = [f"line {block.line}: {block.action}" for block in README if block.action not in ("bash", "python", "skip")]
+    assert wrong == []
+    assert sum(block.action != "skip" for block in README) >= 3
+
+
+def test_the_blocks_run_in_order(tmp_path, monkeypatch):
+    for name, value in command_line.environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for block in README:
+        if block.action == "bash":
+            script = shortened(block.text)
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, timeout=300
+            )
+            assert done.returncode == 0, f"README.md, line {block.line}:\n{script}\n{done.stdout}\n{done.stderr}"
+        elif block.action == "python":
+            exec(compile("\n" * block.line + block.text, str(ROOT / "README.md"), "exec"), names)
+
+
+def targets(text):
+    return re.findall(r"^make (?:-n )?([\w-]+)", text, re.M)
+
+
+def test_the_make_targets_of_contributing_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    known = set(re.findall(r"^([\w-]+):", makefile, re.M))
+    named = [t for b in blocks((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")) for t in targets(b.text)]
+    assert named
+    assert [target for target in named if target not in known] == []
+
+
+# --- the runner itself
+
+
+def test_what_is_neither_run_nor_marked_is_found():
+    text = "```\na\n```\n<!-- docs-test: skip (output) -->\n```\nb\n```\n<!-- docs-test: skip -->\n```bash\nc\n```\n"
+    assert [block.action for block in blocks(text)] == ["neither runs nor is marked", "skip", "unknown mark 'skip'"]
+    assert [(b.line, b.action) for b in blocks("x\n\n```yaml\na: 1\n```\n")] == [(3, "neither runs nor is marked")]
+    assert [b.action for b in blocks("<!-- docs-test: run -->\n```\nls\n```\n```python\n1\n```\n")] == [
+        "bash",
+        "python",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "run"),
+    [
+        ("make run  # all", "synthpipe run smoke -o runs/default  # all"),
+        ("make test", f"make -n -C '{ROOT}' test"),
+        (
+            "synthpipe collect hopper/medium-replay --workers 2",
+            "synthpipe collect hopper/medium-replay --rows 600 --workers 2",
+        ),
+        ("synthpipe train toy-jumps/random --rows 50 -o a", "synthpipe train toy-jumps/random --rows 50 -o a"),
+        ("synthpipe train mine.npz -o a", "synthpipe train mine.npz -o a"),
+        ("synthpipe generate a -n 5000000", "synthpipe generate a -n 1000"),
+        ("synthpipe run default --dry-run", "synthpipe run smoke -o runs/default --dry-run"),
+    ],
+)
+def test_commands_are_shortened(written, run):
+    assert shortened(written) == run

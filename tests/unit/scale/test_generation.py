@@ -1,0 +1,172 @@
+"""Planning a store of generated rows, and the task that fills one shard of it, whatever a generator rejects."""
+
+import numpy as np
+import pytest
+import toy_data
+
+from synth_pipeline import store
+from synth_pipeline.config import Config
+from synth_pipeline.data.containers import Transitions
+from synth_pipeline.errors import CheckpointError, ConfigError, StoreError, TaskError
+from synth_pipeline.generators import base
+from synth_pipeline.generators.controls import Copula, CopulaConfig
+from synth_pipeline.run_config import GenerateSettings, RunConfig
+from synth_pipeline.runs import Run
+from synth_pipeline.scale import generation
+from synth_pipeline.scale.generation import (
+    GenerateShard,
+    confirm_hours,
+    generated_schema,
+    made_from,
+    missing_rows,
+    plan_generation,
+    plan_run,
+    require_model,
+)
+from synth_pipeline.store import Plan
+
+ROWS_PER_SHARD = 16_384
+
+
+@pytest.fixture(scope="module")
+def data():
+    return toy_data.chain_dataset(episodes=12, length=25, seed=1)
+
+
+@pytest.fixture(scope="module")
+def model(data, tmp_path_factory):
+    """A fitted copula, saved as the train stage saves it."""
+    folder = tmp_path_factory.mktemp("model") / "generator"
+    generator = Copula(CopulaConfig())
+    generator.fit(data, seed=0)
+    extra = {"spec": data.spec.model_dump(mode="json"), "made_from": made_from(CONFIG), "key": "k1"}
+    base.save(generator, folder, extra=extra)
+    return folder
+
+
+CONFIG = RunConfig(dataset="mine.npz", generator={"kind": "copula"})
+
+
+class Rejecting:
+    """A generator that keeps a share of what it draws; column `rewards` counts the draws of an attempt."""
+
+    kind, settings, provenance, config = "rejecting", Config, (), Config()
+
+    def __init__(self, spec, keep):
+        self._fields, self._keep, self.asked = base.modelled_fields(spec), keep, []
+
+    def sample(self, rows, rng):
+        self.asked.append(rows)
+        kept = int(rows * self._keep)
+        columns = {f.name: np.zeros((kept, *f.shape), f.dtype) for f in self._fields}
+        columns["rewards"] = rng.random(kept).astype(np.float32)
+        return Transitions(columns)
+
+
+def shard_task(tmp_path, monkeypatch, data, keep, *, rows=1_000, micro_batch=400, attempts=3):
+    generator = Rejecting(data.spec, keep)
+    monkeypatch.setattr(generation, "_loaded", lambda model: generator)
+    url = str(tmp_path / "store")
+    plan = Plan(num_rows=rows, rows_per_shard=ROWS_PER_SHARD, seed=5)
+    target = store.create(url, generated_schema(data.spec, generator), plan, {})
+    make = GenerateShard(model="unused", url=url, micro_batch=micro_batch, max_attempts=attempts)
+    return generator, target, lambda: make(plan.task(0))
+
+
+def test_attempts_until_the_shard_is_full(tmp_path, monkeypatch, data):
+    generator, target, make = shard_task(tmp_path, monkeypatch, data, keep=0.5, attempts=20)
+    commit = make()
+    assert commit.rows == 1_000
+    assert commit.attempt == len([1 for rows in generator.asked if rows == 400]) or commit.attempt > 1
+    assert generator.asked[:3] == [400, 400, 200]  # the first attempt asks for everything, in micro-batches
+    assert generator.asked[3:5] == [400, 100]  # the second for the 500 that are missing
+    rewards = target.read_all()["rewards"]
+    assert len(np.unique(rewards)) > 990  # every attempt draws at an address of its own
+
+
+def test_fewer_rows_than_asked_for_when_the_limit_is_reached(tmp_path, monkeypatch, data):
+    generator, target, make = shard_task(tmp_path, monkeypatch, data, keep=0.1, attempts=3)
+    commit = make()
+    assert (commit.rows, commit.attempt) == (40 + 40 + 20 + 40 + 40 + 10 + 40 + 40 + 1, 2)
+    target.refresh()
+    assert target.complete
+    assert len(target) == commit.rows
+    assert missing_rows(target.plan, target.url) == 0  # there is nothing left to try
+
+
+def test_the_same_bytes_when_it_is_made_again(tmp_path, monkeypatch, data):
+    checksums = []
+    for name in ("first", "second"):
+        _, _, make = shard_task(tmp_path / name, monkeypatch, data, keep=0.3)
+        checksums.append(make().checksums)
+    assert checksums[0] == checksums[1]
+
+
+def test_a_shard_that_stays_empty_is_an_error_and_no_commit(tmp_path, monkeypatch, data):
+    generator, target, make = shard_task(tmp_path, monkeypatch, data, keep=0.0)
+    with pytest.raises(TaskError, match="rejected every row") as caught:
+        make()
+    assert caught.value.found == "0 of 1,000 rows after 3 attempts"
+    assert "max_attempts" in caught.value.fix
+    assert len(generator.asked) == 9
+    target.refresh()
+    assert target.num_missing == 1
+
+
+def test_the_plan_of_a_new_store_does_not_depend_on_anything_but_settings_and_rate(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "measured_rate", lambda generator, rows: 1e6)
+    planned = plan_generation(model, str(tmp_path / "s"), GenerateSettings(rows=2_000_000), seed=3)
+    assert planned.plan.rows_per_shard == 8 * ROWS_PER_SHARD  # 16 tasks for two million rows
+    assert (planned.plan.seed, planned.plan.num_rows) == (3, 2_000_000)
+    assert planned.identity["generator"]["kind"] == "copula"
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_rate_is_not_measured_where_nothing_follows_from_it(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "measured_rate", None)
+    settings = GenerateSettings(rows=40_000, rows_per_shard=ROWS_PER_SHARD)
+    planned = plan_generation(model, str(tmp_path / "s"), settings, seed=0)
+    assert planned.plan.num_shards == 3
+    store.create(tmp_path / "s", planned.schema, planned.plan, planned.identity)
+    assert plan_generation(model, str(tmp_path / "s"), GenerateSettings(rows=40_000), seed=0).plan == planned.plan
+
+
+def test_an_existing_store_keeps_its_cut_and_grows(model, tmp_path):
+    url = str(tmp_path / "s")
+    settings = GenerateSettings(rows=20_000, rows_per_shard=ROWS_PER_SHARD)
+    first = plan_generation(model, url, settings, seed=0)
+    store.create(url, first.schema, first.plan, first.identity)
+    assert missing_rows(first.plan, url) == 20_000
+    more = plan_generation(model, url, GenerateSettings(rows=50_000), seed=0)
+    assert more.plan.extends(first.plan)
+    assert more.plan.rows_per_shard == ROWS_PER_SHARD
+    fewer = plan_generation(model, url, GenerateSettings(rows=10), seed=0)
+    assert fewer.plan == first.plan
+    with pytest.raises(StoreError, match="made with other settings") as caught:
+        other = plan_generation(model, url, GenerateSettings(rows=20_000, micro_batch=7), seed=0)
+        store.create(url, other.schema, other.plan, other.identity)
+    assert caught.value.found == "plan.micro_batch: 16384 -> 7"
+
+
+def test_a_model_is_recognised_by_its_settings(model):
+    require_model(model, CONFIG)
+    require_model(model, CONFIG, "k1")
+    with pytest.raises(ConfigError, match="other settings") as caught:
+        require_model(model, CONFIG.replace(seed=4, generator={"kind": "copula", "shrinkage": 0.5}))
+    assert caught.value.found == "seed 0 -> 4; generator.shrinkage 1e-06 -> 0.5"
+    with pytest.raises(ConfigError) as caught:
+        require_model(model, CONFIG, "k2")
+    assert caught.value.found == "the rows of mine.npz are not those that it was fitted on"
+
+
+def test_nothing_to_generate_from_names_the_command(tmp_path):
+    with pytest.raises(CheckpointError, match="no generator was trained") as caught:
+        plan_run(Run(tmp_path / "my run"), CONFIG)
+    assert caught.value.fix == f"synthpipe train mine.npz -o '{tmp_path}/my run'"
+
+
+def test_only_more_than_an_hour_is_asked_for():
+    confirm_hours(3_599, 1.0)
+    with pytest.raises(ConfigError, match="about 2.0 hours") as caught:
+        confirm_hours(7_200, 1.0)
+    assert "--yes" in caught.value.fix
