@@ -43,6 +43,11 @@ class Generator(Protocol):
     provenance: ClassVar[tuple[Field, ...]]
     config: Config
 
+    @property
+    def derives_terminations(self) -> bool:
+        """Whether terminations are filled by the environment's own function where it is known."""
+        ...
+
     def __init__(self, config: Any = None) -> None: ...
 
     def fit(self, data: Dataset, *, seed: int, report: Report | None = None, checkpoint: Path | None = None) -> None:
@@ -93,11 +98,12 @@ class Postprocess:
 
     Args:
         spec: What the rows must be like.
+        derive: Whether terminations are filled by the known function.
     """
 
-    def __init__(self, spec: DatasetSpec) -> None:
+    def __init__(self, spec: DatasetSpec, *, derive: bool = True) -> None:
         self.layout = Layout(modelled_fields(spec))
-        self._terminated = known_termination(spec)
+        self._terminated = known_termination(spec) if derive else None
 
     def from_columns(self, columns: Mapping[str, Array], provenance: Mapping[str, Array]) -> Transitions:
         """Columns in physical units -> finished rows; terminations may be missing where their function is known."""

@@ -43,6 +43,7 @@ class _RowKeeper:
     """Base of the controls that rework real rows: keeps the rows and where each came from."""
 
     provenance: ClassVar[tuple[Field, ...]] = SOURCE_FIELDS
+    derives_terminations = True
 
     def fit(self, data: Dataset, *, seed: int, report: Report | None = None, checkpoint: Path | None = None) -> None:
         """Keep the training rows."""
@@ -85,6 +86,7 @@ class Duplicate(_RowKeeper):
 
     kind: ClassVar[str] = "duplicate"
     settings: ClassVar[type[Config]] = DuplicateConfig
+    derives_terminations = False
 
     def __init__(self, config: DuplicateConfig | None = None) -> None:
         self.config = config or DuplicateConfig()
@@ -214,6 +216,7 @@ class Copula:
     kind: ClassVar[str] = "copula"
     settings: ClassVar[type[Config]] = CopulaConfig
     provenance: ClassVar[tuple[Field, ...]] = ()
+    derives_terminations = True
 
     def __init__(self, config: CopulaConfig | None = None) -> None:
         self.config = config or CopulaConfig()

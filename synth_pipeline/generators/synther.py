@@ -83,6 +83,11 @@ class SynthER:
         self.config = config or SyntherConfig()
         self.device = pick_device(device)
 
+    @property
+    def derives_terminations(self) -> bool:
+        """As configured."""
+        return self.config.derive_terminations
+
     def fit(self, data: Dataset, *, seed: int, report: Report | None = None, checkpoint: Path | None = None) -> None:
         """Train the denoiser; with a checkpoint file a killed run goes on where it was, to the same bytes."""
         self._prepare(data.spec)
@@ -138,7 +143,7 @@ class SynthER:
             fields = tuple(f.replace(clip=False) if f.name == "next_observations" else f for f in fields)
         self._spec = spec
         self._layout = Layout(fields)
-        self._post = Postprocess(spec)
+        self._post = Postprocess(spec, derive=self.config.derive_terminations)
         self._parametrisation = Parametrisation("edm", EDM())
 
     def _network(self, generator: torch.Generator) -> nn.Module:

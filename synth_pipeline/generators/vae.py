@@ -65,6 +65,7 @@ class VAE:
     kind: ClassVar[str] = "vae"
     settings: ClassVar[type[Config]] = VAEConfig
     provenance: ClassVar[tuple[Field, ...]] = ()
+    derives_terminations = True
 
     def __init__(self, config: VAEConfig | None = None) -> None:
         self.config = config or VAEConfig()

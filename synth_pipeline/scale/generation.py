@@ -134,7 +134,7 @@ def generated_schema(spec: DatasetSpec, generator: generators.Generator) -> Sche
         kind="transitions",
         spec=spec.replace(fields=[field.model_dump() for field in fields]),
         provenance=generator.provenance,
-        derived=generators.derived_fields(spec),
+        derived=generators.derived_fields(spec) if generator.derives_terminations else (),
     )
 
 

@@ -179,17 +179,17 @@ def write_shard(
 def _write_arrays(
     folder: Folder, identity: Identity, shard: int, entries: Mapping[str, Array]
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Arrays are written one after another, and hashed by a second thread while the disk takes them in."""
+    """All arrays are written, and then hashed while the disk takes them in."""
     keys = {array.name: shard_key(array, shard) for array in identity.schema.arrays}
-    sizes, checksums = {}, {}
-    with ThreadPoolExecutor(1) as hashing:
-        for array in identity.schema.arrays:
-            parts = encode(entries[array.name], identity.form(array))
-            checksums[array.name] = hashing.submit(_sha256, parts)
-            folder.write(keys[array.name], parts)
-            sizes[array.name] = sum(map(len, parts))
-        folder.sync(keys.values())
-    return sizes, {name: checksum.result() for name, checksum in checksums.items()}
+    parts = {}
+    for array in identity.schema.arrays:
+        parts[array.name] = encode(entries[array.name], identity.form(array))
+        folder.write(keys[array.name], parts[array.name])
+    with ThreadPoolExecutor(1) as disk:
+        synced = disk.submit(folder.sync, keys.values())
+        checksums = {name: _sha256(written) for name, written in parts.items()}
+        synced.result()
+    return {name: sum(map(len, written)) for name, written in parts.items()}, checksums
 
 
 def _sha256(parts: Sequence[Part]) -> str:

@@ -1,5 +1,7 @@
 """Planning a store of generated rows, and the task that fills one shard of it, whatever a generator rejects."""
 
+import math
+
 import numpy as np
 import pytest
 import toy_data
@@ -30,7 +32,7 @@ ROWS_PER_SHARD = 16_384
 
 @pytest.fixture(scope="module")
 def data():
-    return toy_data.chain_dataset(episodes=12, length=25, seed=1)
+    return toy_data.toy_dataset()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ class Rejecting:
 
     def sample(self, rows, rng):
         self.asked.append(rows)
-        kept = int(rows * self._keep)
+        kept = math.ceil(rows * self._keep)
         columns = {f.name: np.zeros((kept, *f.shape), f.dtype) for f in self._fields}
         columns["rewards"] = rng.random(kept).astype(np.float32)
         return Transitions(columns)
@@ -77,7 +79,7 @@ def test_attempts_until_the_shard_is_full(tmp_path, monkeypatch, data):
     generator, target, make = shard_task(tmp_path, monkeypatch, data, keep=0.5, attempts=20)
     commit = make()
     assert commit.rows == 1_000
-    assert commit.attempt == len([1 for rows in generator.asked if rows == 400]) or commit.attempt > 1
+    assert commit.attempt > 3
     assert generator.asked[:3] == [400, 400, 200]  # the first attempt asks for everything, in micro-batches
     assert generator.asked[3:5] == [400, 100]  # the second for the 500 that are missing
     rewards = target.read_all()["rewards"]

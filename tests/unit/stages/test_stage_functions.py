@@ -1,0 +1,218 @@
+"""Stages as functions: what each needs, keeps, and leaves alone. One small dataset of arrays, no simulator."""
+
+import numpy as np
+import pytest
+import toy_data
+
+from synth_pipeline import stages, store
+from synth_pipeline.errors import CheckpointError, ConfigError, ExportError, GateError, SourceError, StoreError
+from synth_pipeline.generators.base import load
+from synth_pipeline.run_config import CONFIG, RunConfig, open_run
+from synth_pipeline.runs import Run, read_json
+
+LENGTHS = [40] * 12
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A run directory and its configuration, on arrays of twelve episodes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SYNTHPIPE_DATA", str(tmp_path / "data"))
+    save_rows(tmp_path / "mine.npz")
+    config = RunConfig.parse(
+        {
+            "dataset": "mine.npz",
+            "held_out": 0.25,
+            "generator": {"kind": "noise"},
+            "generate": {"rows": 300, "rows_per_shard": 16_384, "micro_batch": 128},
+            "export": {"one_step": 7},
+        }
+    )
+    return Run(tmp_path / "run"), config
+
+
+def save_rows(path, seed=0):
+    rows = toy_data.toy_dataset(LENGTHS, seed).transitions()
+    names = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations")
+    np.savez(path, **{name: rows[name] for name in names})
+
+
+def generated(run, config):
+    stages.train(run, config)
+    stages.generate(run, config)
+    return store.open(run.folder("store"))
+
+
+def test_the_stages_one_after_another(mine):
+    run, config = mine
+    target = generated(run, config)
+    assert len(target) == 300
+    assert open_run(run.directory)[1] == config
+    scorecard = stages.validate(run, config)
+    assert read_json(scorecard)["store"]["digest"] == target.digest()
+    folder = stages.export(run, config, allow_failed=True)
+    assert (folder / "local-mine-noise-v0.hdf5").exists()
+    assert stages.report(run).exists()
+
+
+def test_the_held_out_episodes_are_written_down_and_not_seen(mine):
+    run, config = mine
+    model = stages.train(run, config)
+    generator, extra = load(model)
+    held_out = extra["held_out_episodes"]
+    assert len(held_out) == 3
+    used = set(generator.state()[1]["source_episode"].tolist())
+    assert used == set(range(len(LENGTHS))) - set(held_out)
+
+
+def test_train_again_says_nothing_to_do_and_does_nothing(mine, capsys):
+    run, config = mine
+    model = stages.train(run, config)
+    before = {path: path.stat().st_mtime_ns for path in run.directory.rglob("*")}
+    assert stages.train(run, config) == model
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.directory.rglob("*")} == before
+
+
+def test_train_refuses_other_data_under_the_same_name(mine):
+    run, config = mine
+    stages.train(run, config)
+    save_rows("mine.npz", seed=1)
+    with pytest.raises(ConfigError, match="other data") as caught:
+        stages.train(run, config)
+    assert "not those that it was fitted on" in caught.value.found
+
+
+def test_what_cannot_be_read_leaves_no_run_directory(mine):
+    run, config = mine
+    np.savez("mine.npz", observations=np.zeros((3, 2)))
+    with pytest.raises(SourceError, match="actions"):
+        stages.train(run, config)
+    assert not run.directory.exists()
+
+
+def test_a_fit_that_fails_leaves_the_run_open_for_other_settings(mine):
+    run, config = mine
+    few = config.replace(generator={"kind": "smote", "neighbours": 100}, held_out=0.9)
+    with pytest.raises(ConfigError, match="neighbours"):
+        stages.train(run, few)
+    assert not (run.folder("model") / "generator").exists()
+    stages.train(run, config)
+    assert open_run(run.directory)[1] == config
+
+
+def test_check_finds_what_later_stages_would_refuse(mine):
+    run, config = mine
+    wrong = {
+        "generator": {"kind": "nois"},
+        "dataset": "thine.npz",
+        "validation": {"suite": "strict"},
+        "export": {"minari_id": "../../up-v0"},
+    }
+    stages.check(run, config)
+    for key, value in wrong.items():
+        with pytest.raises((ConfigError, SourceError)):
+            stages.check(run, config.replace(**{key: value}))
+    assert not run.directory.exists()
+
+
+def test_each_stage_names_the_one_before(mine):
+    run, config = mine
+    with pytest.raises(CheckpointError, match="no generator was trained"):
+        stages.generate(run, config)
+    stages.train(run, config)
+    with pytest.raises(StoreError, match="nothing was generated"):
+        stages.validate(run, config)
+    with pytest.raises(StoreError, match="nothing was generated"):
+        stages.export(run, config)
+    with pytest.raises(ConfigError, match="nothing to report"):
+        stages.report(run)
+    stages.generate(run, config)
+    with pytest.raises(GateError, match="was not validated") as caught:
+        stages.export(run, config)
+    assert caught.value.fix == f"synthpipe validate {run.directory}"
+
+
+def test_an_interrupted_generation_is_named_before_it_is_judged(mine):
+    run, config = mine
+    target = generated(run, config)
+    target.drop(0)
+    for stage in (stages.validate, stages.export):
+        with pytest.raises(StoreError, match="is not complete") as caught:
+            stage(run, config)
+        assert caught.value.fix.startswith(f"synthpipe generate {run.directory}")
+    digest = stages.generate(run, config) and store.open(run.folder("store")).digest()
+    assert stages.validate(run, config)
+    assert read_json(run.folder("validation") / "scorecard.json")["store"]["digest"] == digest
+
+
+def test_fewer_rows_change_nothing_and_are_said(mine, capsys):
+    run, config = mine
+    generated(run, config)
+    capsys.readouterr()
+    stages.generate(run, config.replace(generate=config.generate.replace(rows=10)))
+    assert "300 rows of this generator are in run/store (10 were asked for)" in capsys.readouterr().out
+    assert open_run(run.directory)[1].generate.rows == 300
+
+
+def fail_once(monkeypatch, name):
+    """The next call of a writer in the export stage dies half-way."""
+    import synth_pipeline.export.augmented as augmented
+
+    def dying(*args, **kwargs):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(augmented, name, dying)
+
+
+@pytest.mark.parametrize("writer", ["write_minari", "write_flat", "write_card"])
+def test_an_interrupted_export_is_written_again_under_the_same_name(mine, monkeypatch, writer, tmp_path):
+    run, config = mine
+    generated(run, config)
+    stages.validate(run, config)
+    with monkeypatch.context() as patch:
+        fail_once(patch, writer)
+        with pytest.raises(KeyboardInterrupt):
+            stages.export(run, config, allow_failed=True)
+    folder = stages.export(run, config, allow_failed=True)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "local-mine-noise-v0.hdf5",
+        "local-mine-noise-v0.md",
+        "minari",
+        "stage.json",
+    ]
+    assert [path.name for path in (folder / "minari" / "local").iterdir() if path.is_dir()] == ["mine-noise-v0"]
+
+
+def test_a_finished_export_is_never_cleared_by_the_next(mine):
+    run, config = mine
+    generated(run, config)
+    stages.validate(run, config)
+    folder = stages.export(run, config, allow_failed=True)
+    first = folder / "local-mine-noise-v0.hdf5"
+    before = first.stat()
+    stages.export(run, config.replace(export={"one_step": 3}), allow_failed=True)
+    assert first.stat() == before
+    assert (folder / "local-mine-noise-v1.hdf5").exists()
+
+
+def test_an_export_over_somebodys_file_is_refused(mine):
+    run, config = mine
+    generated(run, config)
+    stages.validate(run, config)
+    run.folder("export").mkdir()
+    foreign = run.folder("export") / "local-mine-noise-v0.hdf5"
+    foreign.write_text("mine")
+    with pytest.raises(ExportError, match="exists already"):
+        stages.export(run, config, allow_failed=True)
+    assert foreign.read_text() == "mine"
+
+
+def test_the_configuration_of_the_run_is_not_the_overridden_one_of_a_refused_call(mine):
+    run, config = mine
+    generated(run, config)
+    before = (run.directory / CONFIG).read_bytes()
+    with pytest.raises(StoreError, match="other settings"):
+        stages.generate(run, config.replace(generate=config.generate.replace(micro_batch=64)))
+    assert (run.directory / CONFIG).read_bytes() == before
