@@ -12,14 +12,15 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from synth_pipeline import sources, store
 from synth_pipeline.config import content_hash
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import Split, split_dataset
 from synth_pipeline.errors import ConfigError
-from synth_pipeline.export.augmented import default_id, discard, write_augmented
+from synth_pipeline.export.augmented import default_id, discard, free_id, write_augmented
 from synth_pipeline.export.card import CardFacts
-from synth_pipeline.export.minari import next_version
 from synth_pipeline.generators import base as generators
 from synth_pipeline.run_config import RunConfig, keep_config, require_place
 from synth_pipeline.runs import Run, clear_partials, environment, read_json, require_space, write_bytes, write_json
@@ -40,6 +41,7 @@ from synth_pipeline.tracking import FitProgress, counted, duration, say, short, 
 from synth_pipeline.validation.gate import Suite, load_suite, require_passed
 from synth_pipeline.validation.report import render
 from synth_pipeline.validation.scorecard import scorecard
+from synth_pipeline.validation.truth import known_truth
 
 CARD_COLUMNS = ("metric", "value", "threshold", "passed")
 BEGUN = "begun"  # key of an export that was begun and did not end
@@ -202,13 +204,19 @@ def validate(run: Run, config: RunConfig) -> Path:
         target.verify()
         say("validate", f"nothing to do: this store was judged by '{suite.name}' before: {record['outcome']}")
         return path
-    outcome = validate_store(target, source.load(), suite, path, seed=config.seed)
+    unseen = read_json(run.folder("model") / "generator" / "state.json")["extra"]["held_out_episodes"]
+    outcome = validate_store(target, source.load(), suite, path, held_out=unseen, seed=config.seed)
     run.finish("validation", key, {"outcome": outcome, "digest": target.digest()})
     return path
 
 
-def validate_store(target: Store, real: Dataset, suite: Suite, path: Path, *, seed: int = 0) -> str:
-    """Check every byte of a store, judge its rows, write the scorecard to `path`, and return the outcome in words."""
+def validate_store(
+    target: Store, real: Dataset, suite: Suite, path: Path, *, held_out: list[int] | None = None, seed: int = 0
+) -> str:
+    """Check every byte of a store, judge its rows, write the scorecard to `path`, and return the outcome in words.
+
+    Novelty is decidable only with the ids of the episodes of `real` that the generator did not see.
+    """
     begin = time.perf_counter()
     target.verify()
     verdict, card = scorecard(
@@ -217,7 +225,8 @@ def validate_store(target: Store, real: Dataset, suite: Suite, path: Path, *, se
         suite,
         fields=target.schema.columns,
         compared=generators.modelled_fields(target.spec),
-        terminated=generators.known_termination(target.spec),
+        truth=known_truth(target.spec),
+        held_out=None if held_out is None else np.array(held_out, np.int64),
         seed=seed,
     )
     origin = {"real dataset": real.spec.dataset_id, "real rows": len(real), "seed": seed, **environment()["versions"]}
@@ -261,7 +270,7 @@ def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
     if unfinished := record or run.finished("export", BEGUN):
         discard(folder, unfinished["minari_id"])
     wanted = config.export.minari_id or default_id(target.spec, target.config["generator"]["kind"])
-    dataset_id = next_version(wanted, folder / "minari")
+    dataset_id = free_id(folder, wanted)
     real = source.load()
     say("export", f"{len(real):,} real rows and {len(target):,} synthetic ones as {dataset_id}")
     begin = time.perf_counter()
@@ -337,7 +346,7 @@ def check(run: Run, config: RunConfig) -> None:
     load_suite(config.validation.suite)
     source_of(config)
     if config.export.minari_id is not None:
-        next_version(config.export.minari_id, run.folder("export") / "minari")
+        free_id(run.folder("export"), config.export.minari_id)
     if (model := run.folder("model") / "generator").exists():
         require_model(model, config)
 

@@ -47,6 +47,8 @@ def counted(number: int, noun: str) -> str:
 
 def short(path: str | Path) -> str:
     """A path as people would type it: relative inside the working directory, `~` for the home folder."""
+    if "://" in str(path):
+        return str(path)
     full = Path(path).absolute()
     if full.is_relative_to(Path.cwd()):
         return str(full.relative_to(Path.cwd()))

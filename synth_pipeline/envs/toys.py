@@ -12,6 +12,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from scipy.special import ndtr, softmax
 
 from synth_pipeline.data.fields import Array
 from synth_pipeline.envs.base import EnvironmentModel, EnvironmentSpec, Floats, Outcome, box
@@ -92,6 +93,20 @@ class Mixture:
         total: Floats = np.logaddexp.reduce(parts, axis=0)
         return total
 
+    def conditional_cdf(self, values: Floats) -> Floats:
+        """P(x_i <= values_i | x_1 .. x_(i-1) = values_1 .. values_(i-1)), `[n, o]`.
+
+        Rosenblatt's transform (1952): draws of the mixture become independent and uniform on [0, 1]. The Cholesky
+        factors make each component's conditionals one-dimensional; the weights follow Bayes' rule along the way.
+        """
+        white = np.linalg.solve(self.factors, (values - self.means)[..., None])[..., 0]
+        scales = np.diagonal(self.factors, axis1=-2, axis2=-1)
+        log_density = np.cumsum(-0.5 * white**2 - np.log(scales), axis=-1)
+        before = np.concatenate([np.zeros_like(log_density[..., :1]), log_density[..., :-1]], axis=-1)
+        weights = softmax(np.log(self.weights)[:, None, None] + before, axis=0)
+        total: Floats = np.sum(weights * ndtr(white), axis=0)
+        return total
+
     def sample(self, rng: np.random.Generator) -> Floats:
         """One draw per row, `[n, o]`."""
         _, rows, size = self.means.shape
@@ -118,6 +133,11 @@ class MixtureToy(Toy):
         """Log density `[n]` of the next observation."""
         values = self._rows("next_observations", next_observations, self.spec.observation_size)
         return self._kernel(observations, actions).log_prob(values.astype(np.float64, copy=False))
+
+    def conditional_cdf(self, observations: Array, actions: Array, next_observations: Array) -> Floats:
+        """Probability-integral transform of the next observation, `[n, o]` in [0, 1] (see `Mixture`)."""
+        values = self._rows("next_observations", next_observations, self.spec.observation_size)
+        return self._kernel(observations, actions).conditional_cdf(values.astype(np.float64, copy=False))
 
     def _step(self, observations: Floats, actions: Array, rng: np.random.Generator | None) -> Outcome:
         assert rng is not None

@@ -12,7 +12,7 @@ from synth_pipeline.data.rows import Dataset, RowSource
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.export.card import CardFacts, write_card
 from synth_pipeline.export.d4rl_hdf5 import Labelled, label_episodes, write_flat
-from synth_pipeline.export.minari import MAX_ONE_STEP, write_minari
+from synth_pipeline.export.minari import MAX_ONE_STEP, next_version, write_minari
 from synth_pipeline.runs import clear_partials, safe_parts
 
 CHUNK = 16_384
@@ -71,6 +71,19 @@ def default_id(spec: DatasetSpec, method: str) -> str:
     """E.g. `hopper/medium-replay-smote-v0`; a Minari source's own version is part of the name."""
     name = spec.dataset_id if "/" in spec.dataset_id else f"local/{spec.dataset_id}"
     return f"{name}-{method}-v0"
+
+
+def free_id(folder: Path, wanted: str) -> str:
+    """The id itself, or its next version under which nothing stands in the export folder yet.
+
+    Raises:
+        ConfigError: For an id that Minari would not accept or that leaves the folder.
+    """
+    dataset_id = next_version(wanted, folder / "minari")
+    while any(target.exists() for target in _targets(folder, dataset_id)):
+        stem, _, version = dataset_id.rpartition("-v")
+        dataset_id = f"{stem}-v{int(version) + 1}"
+    return dataset_id
 
 
 def discard(folder: Path, dataset_id: str) -> None:

@@ -1,4 +1,13 @@
-"""The Zarr store: plan, whole shards, commit objects, verified reading. Torch-free."""
+"""The Zarr store: plan, whole shards, commit objects, verified reading. Torch-free.
+
+zarr.json                 the Zarr group; its attributes hold schema, plan and configuration
+observations/zarr.json    one Zarr array a column (trajectories: and two by episode)
+observations/c.3.0        one file a shard: whole, checksummed, never changed
+manifest/3.json           the commit of shard 3, written last: without it the shard does not exist
+manifest.json             all commits, once the store is finalised
+sidecar.json              who wrote what, when and how fast: outside the digest
+lock                      only while somebody writes
+"""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ def read(folder: Folder) -> dict[int, Commit]:
 
 def find(folder: Folder, shard: int) -> Commit | None:
     """The commit of one shard, or None when it is not committed."""
-    for key in (_key("manifest", shard), MANIFEST):
-        data = folder.get(key)
+    keys = [_key("manifest", shard), MANIFEST]
+    for key, data in zip(keys, folder.get_many(keys), strict=True):
         for values in _opened(folder, key, data) if data else []:
             if values["shard"] == shard:
                 return Commit(**values)

@@ -1,4 +1,8 @@
-"""Where a store lives: keys and bytes, in a local folder or under `s3://bucket/prefix`, through Zarr's own stores."""
+"""Where a store lives: keys and bytes, in a local folder or under `s3://bucket/prefix`.
+
+Zarr's own stores do the reading, the listing and the writing to S3. Local files are written here, in Zarr's way (under
+a temporary name, then renamed), because they must be fsynced, and because Zarr would first copy a shard into one piece.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +46,6 @@ class Folder(ABC):
 
     def __repr__(self) -> str:
         return f"Folder('{self.url}')"
-
-    @property
-    def zarr(self) -> Store:
-        """The Zarr store underneath."""
-        return self._store
 
     def get(self, key: str, first: int = 0, last: int | None = None) -> bytes | None:
         """Bytes `first <= i < last` of a key, or None when there is no such key."""
@@ -288,7 +287,8 @@ def open_folder(url: str | Path, storage_options: Mapping[str, Any] | None = Non
             raise MissingExtraError("s3:// needs s3fs", found=text, fix="pip install 'synth-pipeline[s3]'")
         return S3Folder(text.rstrip("/"), storage_options or {})
     path = Path(text).expanduser().absolute()
-    stops = next((part for part in (path, *path.parents) if part.exists() or part.is_symlink()), path)
+    with friendly_os_errors(path):
+        stops = next(part for part in (path, *path.parents) if part.exists() or part.is_symlink())
     if not stops.is_dir():
         raise StoreError(
             f"'{path}' cannot be a store: '{stops}' is a file, and a store is a folder",

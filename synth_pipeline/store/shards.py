@@ -115,7 +115,7 @@ def read_rows(folder: Folder, key: str, form: ShardForm, start: int, out: Array)
         out: `[n, *shape]`, contiguous; receives n entries.
 
     Raises:
-        DamageError: When the shard is missing, truncated or altered.
+        DamageError: When the shard is missing, truncated, altered, or the disk does not give it back.
     """
     if not len(out):
         return
@@ -124,15 +124,17 @@ def read_rows(folder: Folder, key: str, form: ShardForm, start: int, out: Array)
         return
     try:
         descriptor = os.open(folder.local / key, os.O_RDONLY)
+        try:
+            if form.compressed:
+                _read_blob(lambda first, last: _local_range(descriptor, first, last), form, start, out)
+            else:
+                _read_direct(descriptor, form, start, out)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise DamageError("the file is missing") from None
-    try:
-        if form.compressed:
-            _read_blob(lambda first, last: _local_range(descriptor, first, last), form, start, out)
-        else:
-            _read_direct(descriptor, form, start, out)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        raise DamageError(f"the file cannot be read: {error.strerror}") from error
 
 
 def _read_direct(descriptor: int, form: ShardForm, start: int, out: Array) -> None:

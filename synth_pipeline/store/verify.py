@@ -22,13 +22,17 @@ def damaged_shards(folder: Folder, identity: Identity, commits: Mapping[int, Com
     for commit in commits.values():
         for array in identity.schema.arrays:
             key = shard_key(array, commit.shard)
-            problem = _problem(folder.get(key), commit.sizes[array.name], commit.checksums[array.name])
+            problem = _problem(folder, key, commit.sizes[array.name], commit.checksums[array.name])
             if problem:
                 problems.setdefault(commit.shard, []).append(f"'{key}' {problem}")
     return problems
 
 
-def _problem(data: bytes | None, size: int, checksum: str) -> str | None:
+def _problem(folder: Folder, key: str, size: int, checksum: str) -> str | None:
+    try:
+        data = folder.get(key)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
     if data is None:
         return "is missing"
     if len(data) != size:

@@ -156,24 +156,37 @@ def write_shard(
         The commit, also when it was there before.
 
     Raises:
-        StoreError: When there is no store, or the rows do not fit its schema.
+        StoreError: When there is no store, or the task or the rows do not fit it.
         ResourceError: When the disk is full; nothing is lost, and the same command goes on.
     """
     folder = open_folder(url, storage_options)
     identity = identities.load(folder)
     if identity is None:
         raise StoreError(f"there is no store at '{folder.url}'", fix="call store.create first")
+    _require_planned(identity.plan, task)
     present = commits.find(folder, task.shard)
     if present is not None:
         return present
     entries = _entries(identity.schema, rows)
-    if len(rows_of := next(iter(entries.values()))) > task.rows:
-        raise _misfit(f"shard {task.shard} holds too many rows", len(rows_of), f"at most {task.rows}")
+    count, episodes = (rows.num_rows, len(rows)) if isinstance(rows, Episodes) else (len(rows), None)
+    if count > task.rows:
+        raise _misfit(f"shard {task.shard} holds too many rows", count, f"at most {task.rows}")
     sizes, checksums = _write_arrays(folder, identity, task.shard, entries)
-    episodes = len(rows) if isinstance(rows, Episodes) else None
-    commit = Commit(task.shard, len(rows_of), episodes, task.attempt, sizes, checksums)
+    commit = Commit(task.shard, count, episodes, task.attempt, sizes, checksums)
     commits.write(folder, commit, {"host": socket.gethostname(), "pid": os.getpid(), **(sidecar or {})})
     return commit
+
+
+def _require_planned(plan: Plan, task: ShardTask) -> None:
+    """A task of another plan comes from a worker that outlived its store, or from a mistaken address."""
+    planned = plan.task(task.shard) if 0 <= task.shard < plan.num_shards else None
+    if planned is None or (planned.rows, planned.seed) != (task.rows, task.seed):
+        raise StoreError(
+            "the task is not of this store's plan",
+            found=task,
+            accepted=planned or f"shards 0 to {plan.num_shards - 1}",
+            fix="take tasks from `session.missing()` of the same store",
+        )
 
 
 def _write_arrays(
@@ -185,9 +198,9 @@ def _write_arrays(
     for array in identity.schema.arrays:
         parts[array.name] = encode(entries[array.name], identity.form(array))
         folder.write(keys[array.name], parts[array.name])
-    with ThreadPoolExecutor(1) as disk:
-        synced = disk.submit(folder.sync, keys.values())
-        checksums = {name: _sha256(written) for name, written in parts.items()}
+    with ThreadPoolExecutor(3) as pool:
+        synced = pool.submit(folder.sync, keys.values())
+        checksums = dict(zip(parts, pool.map(_sha256, parts.values()), strict=True))
         synced.result()
     return {name: sum(map(len, written)) for name, written in parts.items()}, checksums
 

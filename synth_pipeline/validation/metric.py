@@ -7,11 +7,12 @@ value as good as the floor means that the synthetic rows differ from the real on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
@@ -85,9 +86,45 @@ def real_halves(real: Dataset, *, splits: int = NUM_SPLITS, seed: int = 0) -> It
         yield first.transitions(), second.transitions()
 
 
+def half_rows(real: Dataset, *, splits: int = NUM_SPLITS, seed: int = 0) -> Iterator[npt.NDArray[np.bool_]]:
+    """Masks `[n]` of the rows in the first half of each pair of `real_halves`, for floors over scores by row."""
+    if real.episodes is None or len(real.episodes) < 2:
+        return
+    for split in range(splits):
+        first = np.zeros(len(real.episodes), bool)
+        order = stream(seed, Stage.VALIDATE, 0, split).permutation(len(first))
+        first[order[: len(first) // 2]] = True
+        yield np.repeat(first, real.episodes.lengths)
+
+
+def floor_of_rows(
+    real: Dataset,
+    statistic: Callable[[npt.NDArray[np.bool_]], float | None],
+    direction: Literal["higher", "lower"],
+    seed: int,
+) -> Floor | None:
+    """The floor of a metric that compares rows with a truth, not with other rows.
+
+    Args:
+        real: The real data.
+        statistic: The metric on the rows of a mask `[n]`; None where it is not decidable.
+        direction: Which way is better.
+        seed: Seed of the splits.
+
+    Returns:
+        None without two episodes, or when no half can be judged.
+    """
+    values = [value for rows in half_rows(real, seed=seed) if (value := statistic(rows)) is not None]
+    return floor_of(values, direction) if values else None
+
+
 def subsample(rows: Transitions, size: int, *, seed: int, address: int) -> Transitions:
     """At most `size` rows, drawn without replacement at an address."""
-    if len(rows) <= size:
-        return rows
-    chosen = stream(seed, Stage.VALIDATE, 1, address).choice(len(rows), size=size, replace=False)
-    return rows.take(np.sort(chosen))
+    return rows if len(rows) <= size else rows.take(chosen_rows(len(rows), size, seed=seed, address=address))
+
+
+def chosen_rows(count: int, size: int, *, seed: int, address: int) -> npt.NDArray[np.int64]:
+    """Sorted ids of at most `size` of `count` rows, drawn without replacement at an address."""
+    if count <= size:
+        return np.arange(count, dtype=np.int64)
+    return np.sort(stream(seed, Stage.VALIDATE, 1, address).choice(count, size=size, replace=False))

@@ -38,6 +38,7 @@ NOT_CHECKED = {
     "marginals.": "Single columns were not compared.",
     "dependence.": "Dependence between columns was not compared.",
     "oracle.": "Dynamics were not checked: whether s' and r follow from (s, a) is unknown.",
+    "terminations.": "Terminations were not judged by what would have happened.",
     "c2st.": "No classifier tried to tell synthetic rows from real ones.",
     "coverage.": "Coverage of the state-action space was not measured.",
     "novelty.": "Novelty was not judged: the rows may be near-copies of training rows.",

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from synth_pipeline.data.containers import Transitions, concatenate
-from synth_pipeline.data.fields import Array, Field
+from synth_pipeline.data.containers import Integers, Transitions, concatenate
+from synth_pipeline.data.fields import Field
 from synth_pipeline.data.rows import Dataset, RowSource
 from synth_pipeline.errors import unknown_name
 from synth_pipeline.seeding import Stage, stream
+from synth_pipeline.validation import dependence, novelty, oracle, terminations
 from synth_pipeline.validation.contract import contract
 from synth_pipeline.validation.gate import Suite, Verdict, judge
 from synth_pipeline.validation.marginals import SAMPLE, marginals
+from synth_pipeline.validation.metric import Measurement, subsample
+from synth_pipeline.validation.truth import Truth
 
 BLOCK = 256
 METRICS = (
     *(f"contract.{name}" for name in ("schema", "finite", "bounds", "terminations")),
     *(f"marginals.{name}" for name in ("mean", "worst")),
+    *dependence.METRICS,
+    *oracle.METRICS,
+    *terminations.METRICS,
+    *novelty.METRICS,
 )
 
 
@@ -30,7 +37,8 @@ def scorecard(
     *,
     fields: tuple[Field, ...],
     compared: tuple[Field, ...],
-    terminated: Callable[[Array], Array] | None = None,
+    truth: Truth,
+    held_out: Integers | None = None,
     seed: int = 0,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Measure and judge.
@@ -41,7 +49,8 @@ def scorecard(
         suite: The rules.
         fields: What every column of `rows` must be.
         compared: Columns that are compared with the real ones.
-        terminated: The environment's termination function of next observations, injected; None: not checked.
+        truth: What is known of the environment, injected; `Truth()`: nothing, then dynamics are not judged.
+        held_out: Ids of the episodes of `real` that the generator did not see; None: novelty is not decidable.
         seed: Seed of the subsamples.
 
     Returns:
@@ -53,11 +62,49 @@ def scorecard(
     for rule in suite.rules:
         if rule.metric not in METRICS:
             raise unknown_name("metric", rule.metric, METRICS)
-    measurements = contract(rows, fields, terminated)
+    measurements = contract(rows, fields, truth.terminated)
     if not any(m.value for m in measurements if m.metric == "contract.schema"):
-        measurements += marginals(real, read_sample(rows, SAMPLE, seed=seed), compared, seed=seed)
+        synthetic = read_sample(rows, SAMPLE, seed=seed)
+        measurements += marginals(real, synthetic, compared, seed=seed)
+        measurements += dependence.dependence(real, synthetic, compared, seed=seed)
+        measurements += against_truth(real, synthetic, truth, held_out, seed=seed)
+        measurements += novelty.novelty(real, synthetic, held_out, seed=seed)
     verdict = judge(measurements, suite)
     return verdict, {"verdict": verdict.to_json(), "measurements": [m.to_json() for m in measurements]}
+
+
+def against_truth(
+    real: Dataset,
+    synthetic: Transitions,
+    truth: Truth,
+    held_out: Integers | None = None,
+    *,
+    learned_floor: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> list[Measurement]:
+    """Dynamics, rewards and terminations against what is known; the oracle is asked once for all of them.
+
+    Args:
+        real: The whole dataset.
+        synthetic: What is judged.
+        truth: What is known of the environment.
+        held_out: Ids of the episodes that the generator did not see: then errors are also told by novelty.
+        learned_floor: Held-out errors of a learned model, see `dynamics.learned_floor`.
+        seed: Seed of the subsamples.
+    """
+    pair, parts = oracle.judge_sample(real, synthetic, truth, seed=seed), novelty.divided(real, held_out)
+    by_novelty = None
+    if pair is not None and parts is not None:
+        training, unseen = (subsample(part, novelty.TRAINING, seed=seed, address=4) for part in parts)
+        index, reference = novelty.Neighbours(training), subsample(unseen, novelty.SAMPLE, seed=seed, address=0)
+        distances = index.distances(pair[0].rows), index.distances(reference)
+        by_novelty = novelty.error_at_novelty(pair[0].errors, *distances)
+    return [
+        *oracle.dynamics(real, pair, learned_floor=learned_floor, by_novelty=by_novelty, seed=seed),
+        *oracle.clipped_share(real, synthetic, truth, seed=seed),
+        *oracle.calibration(real, synthetic, truth.kernel, seed=seed),
+        *terminations.terminations(real, pair, truth.terminated, seed=seed),
+    ]
 
 
 def read_sample(rows: RowSource, size: int, *, seed: int) -> Transitions:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -122,8 +123,8 @@ class Page(HTMLParser):
 
 def test_the_report_says_the_verdict_and_what_was_not_checked(smoke):
     page = Page((smoke.run / "report.html").read_text(encoding="utf-8"))
-    assert "Passed all 6 rules of the suite 'default'" in page.words
-    assert "Dynamics were not checked" in page.words
+    assert re.search(r"Passed all \d+ rules of the suite 'default'", page.words)
+    assert "Utility was not measured" in page.words
     assert store.open(smoke.run / "store").digest() in page.words
     assert page.loads == []
     assert len(page.links) == 3

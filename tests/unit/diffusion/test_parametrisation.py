@@ -241,6 +241,21 @@ def test_a_network_sees_and_gives_the_type_of_x(kind, dtype, lead):
     torch.testing.assert_close(estimate.double(), exact, rtol=0.05, atol=0.05)
 
 
+def test_half_precision_networks_are_combined_in_the_precision_of_x():
+    kind, x, t = Parametrisation("edm", EDM(), DATA), randn(64, 2, dtype=torch.float32), torch.tensor(0.4).double()
+    c = kind.coefficients(t, x)
+    found = kind.denoiser(lambda scaled, c_noise: scaled.bfloat16())(x, t)
+    assert torch.equal(found, c.skip * x + c.out * (c.scale * x).bfloat16().float())
+
+
+def test_scalars_keep_their_precision_and_do_not_change_the_type_of_x():
+    x, value = torch.ones(4, 2, dtype=torch.bfloat16), torch.tensor(0.123456789, dtype=torch.float64)
+    assert float(expand(value, x)) == 0.123456789
+    assert (expand(value, x) * x).dtype == torch.bfloat16
+    assert expand(value.expand(4), x).shape == (4, 1)
+    assert expand(value.expand(4), x).dtype == torch.bfloat16
+
+
 def test_clean_tokens_are_what_they_are():
     """At t = 0 EDM's estimate is x itself, and its network is shown a finite noise level."""
     x, t = randn(2, 3, 1), torch.tensor([[0.0, 0.5, 0.0], [1.0, 0.0, 2.0]], dtype=torch.float64)

@@ -195,6 +195,34 @@ def test_churn_part_way_is_that_of_the_whole_grid():
     assert max(times) == pytest.approx(float(whole.times[64]) * (1 + 20 / 128))
 
 
+def test_churn_leaves_rows_outside_of_its_range_at_their_time():
+    schedule = VPSDE()
+    high, low = schedule.time(torch.tensor([1.0, 0.01], dtype=torch.float64))
+    t = torch.stack([high, low])
+    model = Counted(gaussian(schedule))
+    PUBLISHED(model, randn(2, 1), Context(schedule, t, t / 2, 0, 128, generator()))
+    assert float(model.times[0][0]) > float(high)
+    assert float(model.times[0][1]) == float(low)
+
+
+@pytest.mark.parametrize("t", [50, 137, 200])
+def test_churn_on_a_table_raises_x_to_the_level_that_the_model_is_told(t):
+    """The nearest step of the table, not the level that was asked for; at its end there is none above."""
+    schedule, seen, count = DISCRETE["vp_betas"], [], 20_000
+
+    def model(x, time):
+        seen.append((float((x / schedule.alpha(time)).std()), float(time)))
+        return x
+
+    ends = (torch.tensor(float(value), dtype=torch.float64) for value in (t, t - 1))
+    ctx = Context(schedule, *ends, 0, 128, generator())
+    noise = schedule.sigma(ctx.t) * randn(count, 1, seed=2)
+    Heun(Churn(10.0, 0.0, 1e9, 1.0), correct=False)(model, noise, ctx)
+    ((level, time),) = seen
+    assert time > t or t == 200
+    assert level == pytest.approx(float(schedule.rho(torch.tensor(time, dtype=torch.float64))), rel=0.015)
+
+
 @pytest.mark.parametrize("name", DISCRETE)
 def test_churn_on_a_table_adds_what_lies_between_its_steps(name):
     """Noise level and time of the model agree, also where rounding or the table's end changes the level."""
@@ -287,6 +315,13 @@ def test_same_generator_state_same_samples(step):
     second = sample(gaussian(VPSDE()), x, grid, step=step, rng=generator(7))
     assert torch.equal(first, second)
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("solver", DETERMINISTIC)
+def test_deterministic_solvers_draw_nothing(solver):
+    rng = generator(7)
+    sample(gaussian(VPSDE()), randn(2, 1), make_grid(VPSDE(), 5), step=STEPS[solver], rng=rng)
+    assert torch.equal(rng.get_state(), generator(7).get_state())
 
 
 @pytest.mark.parametrize("solver", DETERMINISTIC)
@@ -389,7 +424,13 @@ def test_tokens_rest_until_the_grid_reaches_them(name, step):
     model, x = gaussian(schedule, 0.2, 0.5), randn(2, 3, 1)
     starts = torch.stack([grid.times[0], grid.times[4], grid.times[-1]]).expand(2, 3)
     times = torch.minimum(grid.times[:, None, None], starts)
-    out = sample(model, x, Grid(schedule, times), step=step, rng=generator())
+    resting = []
+
+    def watch(after, ctx):
+        resting.append(torch.equal(after[ctx.s == ctx.t], ctx.x[ctx.s == ctx.t]))
+
+    out = sample(model, x, Grid(schedule, times), step=step, rng=generator(), callback=watch)
+    assert all(resting)
     assert torch.equal(out[:, 2], x[:, 2])
     assert bool(out.isfinite().all())
     if step in (ddpm, PUBLISHED):  # their noise is another draw

@@ -7,7 +7,6 @@ import pytest
 import toy_data
 
 from synth_pipeline import store
-from synth_pipeline.config import Config
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.errors import CheckpointError, ConfigError, StoreError, TaskError
 from synth_pipeline.generators import base
@@ -49,12 +48,11 @@ def model(data, tmp_path_factory):
 CONFIG = RunConfig(dataset="mine.npz", generator={"kind": "copula"})
 
 
-class Rejecting:
-    """A generator that keeps a share of what it draws; column `rewards` counts the draws of an attempt."""
-
-    kind, settings, provenance, config = "rejecting", Config, (), Config()
+class Rejecting(Copula):
+    """A generator that keeps a share of what it draws; `asked` notes how many rows every call was to give."""
 
     def __init__(self, spec, keep):
+        super().__init__()
         self._fields, self._keep, self.asked = base.modelled_fields(spec), keep, []
 
     def sample(self, rows, rng):
@@ -87,7 +85,7 @@ def test_attempts_until_the_shard_is_full(tmp_path, monkeypatch, data):
 
 
 def test_fewer_rows_than_asked_for_when_the_limit_is_reached(tmp_path, monkeypatch, data):
-    generator, target, make = shard_task(tmp_path, monkeypatch, data, keep=0.1, attempts=3)
+    _, target, make = shard_task(tmp_path, monkeypatch, data, keep=0.1, attempts=3)
     commit = make()
     assert (commit.rows, commit.attempt) == (40 + 40 + 20 + 40 + 40 + 10 + 40 + 40 + 1, 2)
     target.refresh()
@@ -125,7 +123,7 @@ def test_the_plan_of_a_new_store_does_not_depend_on_anything_but_settings_and_ra
 
 
 def test_the_rate_is_not_measured_where_nothing_follows_from_it(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "measured_rate", None)
+    monkeypatch.setattr(generation, "measured_rate", lambda generator, rows: pytest.fail("it was measured"))
     settings = GenerateSettings(rows=40_000, rows_per_shard=ROWS_PER_SHARD)
     planned = plan_generation(model, str(tmp_path / "s"), settings, seed=0)
     assert planned.plan.num_shards == 3
@@ -144,8 +142,8 @@ def test_an_existing_store_keeps_its_cut_and_grows(model, tmp_path):
     assert more.plan.rows_per_shard == ROWS_PER_SHARD
     fewer = plan_generation(model, url, GenerateSettings(rows=10), seed=0)
     assert fewer.plan == first.plan
+    other = plan_generation(model, url, GenerateSettings(rows=20_000, micro_batch=7), seed=0)
     with pytest.raises(StoreError, match="made with other settings") as caught:
-        other = plan_generation(model, url, GenerateSettings(rows=20_000, micro_batch=7), seed=0)
         store.create(url, other.schema, other.plan, other.identity)
     assert caught.value.found == "plan.micro_batch: 16384 -> 7"
 
@@ -169,6 +167,6 @@ def test_nothing_to_generate_from_names_the_command(tmp_path):
 
 def test_only_more_than_an_hour_is_asked_for():
     confirm_hours(3_599, 1.0)
-    with pytest.raises(ConfigError, match="about 2.0 hours") as caught:
+    with pytest.raises(ConfigError, match=r"about 2\.0 hours") as caught:
         confirm_hours(7_200, 1.0)
     assert "--yes" in caught.value.fix

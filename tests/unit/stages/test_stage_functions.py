@@ -1,11 +1,13 @@
 """Stages as functions: what each needs, keeps, and leaves alone. One small dataset of arrays, no simulator."""
 
+import shutil
+
 import numpy as np
 import pytest
 import toy_data
 
 from synth_pipeline import stages, store
-from synth_pipeline.errors import CheckpointError, ConfigError, ExportError, GateError, SourceError, StoreError
+from synth_pipeline.errors import CheckpointError, ConfigError, GateError, SourceError, StoreError
 from synth_pipeline.generators.base import load
 from synth_pipeline.run_config import CONFIG, RunConfig, open_run
 from synth_pipeline.runs import Run, read_json
@@ -13,22 +15,49 @@ from synth_pipeline.runs import Run, read_json
 LENGTHS = [40] * 12
 
 
+CONFIGURATION = {
+    "dataset": "mine.npz",
+    "held_out": 0.25,
+    "generator": {"kind": "noise"},
+    "generate": {"rows": 300, "rows_per_shard": 16_384, "micro_batch": 128},
+    "export": {"one_step": 7},
+}
+
+
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """A run directory and its configuration, on arrays of twelve episodes."""
+    """A run directory that does not exist yet and its configuration, on arrays of twelve episodes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SYNTHPIPE_DATA", str(tmp_path / "data"))
     save_rows(tmp_path / "mine.npz")
-    config = RunConfig.parse(
-        {
-            "dataset": "mine.npz",
-            "held_out": 0.25,
-            "generator": {"kind": "noise"},
-            "generate": {"rows": 300, "rows_per_shard": 16_384, "micro_batch": 128},
-            "export": {"one_step": 7},
-        }
-    )
-    return Run(tmp_path / "run"), config
+    return Run(tmp_path / "run"), RunConfig.parse(CONFIGURATION)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with the arrays and a run in it that was trained and has generated."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        save_rows(folder / "mine.npz")
+        run, config = Run(folder / "run"), RunConfig.parse(CONFIGURATION)
+        stages.train(run, config)
+        stages.generate(run, config)
+    return folder
+
+
+@pytest.fixture
+def generated(made, mine, tmp_path):
+    """The run and configuration of `mine`, trained and generated."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return mine
+
+
+@pytest.fixture
+def validated(generated):
+    """The run and configuration of `mine`, up to the scorecard."""
+    stages.validate(*generated)
+    return generated
 
 
 def save_rows(path, seed=0):
@@ -37,19 +66,12 @@ def save_rows(path, seed=0):
     np.savez(path, **{name: rows[name] for name in names})
 
 
-def generated(run, config):
-    stages.train(run, config)
-    stages.generate(run, config)
-    return store.open(run.folder("store"))
-
-
-def test_the_stages_one_after_another(mine):
-    run, config = mine
-    target = generated(run, config)
+def test_the_stages_one_after_another(validated):
+    run, config = validated
+    target = store.open(run.folder("store"))
     assert len(target) == 300
     assert open_run(run.directory)[1] == config
-    scorecard = stages.validate(run, config)
-    assert read_json(scorecard)["store"]["digest"] == target.digest()
+    assert read_json(run.folder("validation") / "scorecard.json")["store"]["digest"] == target.digest()
     folder = stages.export(run, config, allow_failed=True)
     assert (folder / "local-mine-noise-v0.hdf5").exists()
     assert stages.report(run).exists()
@@ -127,29 +149,32 @@ def test_each_stage_names_the_one_before(mine):
         stages.export(run, config)
     with pytest.raises(ConfigError, match="nothing to report"):
         stages.report(run)
-    stages.generate(run, config)
+
+
+def test_what_was_not_validated_is_not_exported(generated):
+    run, config = generated
     with pytest.raises(GateError, match="was not validated") as caught:
-        stages.export(run, config)
+        stages.export(run, config, allow_failed=True)
     assert caught.value.fix == f"synthpipe validate {run.directory}"
+    assert not run.folder("export").exists()
 
 
-def test_an_interrupted_generation_is_named_before_it_is_judged(mine):
-    run, config = mine
-    target = generated(run, config)
+def test_an_interrupted_generation_is_named_before_it_is_judged(generated):
+    run, config = generated
+    target = store.open(run.folder("store"))
+    digest = target.digest()
     target.drop(0)
     for stage in (stages.validate, stages.export):
         with pytest.raises(StoreError, match="is not complete") as caught:
             stage(run, config)
         assert caught.value.fix.startswith(f"synthpipe generate {run.directory}")
-    digest = stages.generate(run, config) and store.open(run.folder("store")).digest()
-    assert stages.validate(run, config)
+    stages.generate(run, config)
+    stages.validate(run, config)
     assert read_json(run.folder("validation") / "scorecard.json")["store"]["digest"] == digest
 
 
-def test_fewer_rows_change_nothing_and_are_said(mine, capsys):
-    run, config = mine
-    generated(run, config)
-    capsys.readouterr()
+def test_fewer_rows_change_nothing_and_are_said(generated, capsys):
+    run, config = generated
     stages.generate(run, config.replace(generate=config.generate.replace(rows=10)))
     assert "300 rows of this generator are in run/store (10 were asked for)" in capsys.readouterr().out
     assert open_run(run.directory)[1].generate.rows == 300
@@ -167,10 +192,8 @@ def fail_once(monkeypatch, name):
 
 
 @pytest.mark.parametrize("writer", ["write_minari", "write_flat", "write_card"])
-def test_an_interrupted_export_is_written_again_under_the_same_name(mine, monkeypatch, writer, tmp_path):
-    run, config = mine
-    generated(run, config)
-    stages.validate(run, config)
+def test_an_interrupted_export_is_written_again_under_the_same_name(validated, monkeypatch, writer):
+    run, config = validated
     with monkeypatch.context() as patch:
         fail_once(patch, writer)
         with pytest.raises(KeyboardInterrupt):
@@ -185,10 +208,8 @@ def test_an_interrupted_export_is_written_again_under_the_same_name(mine, monkey
     assert [path.name for path in (folder / "minari" / "local").iterdir() if path.is_dir()] == ["mine-noise-v0"]
 
 
-def test_a_finished_export_is_never_cleared_by_the_next(mine):
-    run, config = mine
-    generated(run, config)
-    stages.validate(run, config)
+def test_a_finished_export_is_never_cleared_by_the_next(validated):
+    run, config = validated
     folder = stages.export(run, config, allow_failed=True)
     first = folder / "local-mine-noise-v0.hdf5"
     before = first.stat()
@@ -197,21 +218,20 @@ def test_a_finished_export_is_never_cleared_by_the_next(mine):
     assert (folder / "local-mine-noise-v1.hdf5").exists()
 
 
-def test_an_export_over_somebodys_file_is_refused(mine):
-    run, config = mine
-    generated(run, config)
-    stages.validate(run, config)
+def test_an_export_never_touches_somebodys_file(validated):
+    run, config = validated
     run.folder("export").mkdir()
     foreign = run.folder("export") / "local-mine-noise-v0.hdf5"
     foreign.write_text("mine")
-    with pytest.raises(ExportError, match="exists already"):
-        stages.export(run, config, allow_failed=True)
-    assert foreign.read_text() == "mine"
+    for _ in range(2):
+        folder = stages.export(run, config, allow_failed=True)
+        assert read_json(folder / "stage.json")["minari_id"] == "local/mine-noise-v1"
+        assert foreign.read_text() == "mine"
+    assert not (folder / "local-mine-noise-v0.md").exists()
 
 
-def test_the_configuration_of_the_run_is_not_the_overridden_one_of_a_refused_call(mine):
-    run, config = mine
-    generated(run, config)
+def test_the_configuration_of_the_run_is_not_the_overridden_one_of_a_refused_call(generated):
+    run, config = generated
     before = (run.directory / CONFIG).read_bytes()
     with pytest.raises(StoreError, match="other settings"):
         stages.generate(run, config.replace(generate=config.generate.replace(micro_batch=64)))

@@ -1,5 +1,6 @@
 """Every way in which a file of a store can be hurt is noticed, named and mended by the same command."""
 
+import errno
 import shutil
 
 import pytest
@@ -7,6 +8,7 @@ from store_samples import PLAN, SMALL, TRAJECTORIES, TRANSITIONS, build, files, 
 
 from synth_pipeline import store
 from synth_pipeline.errors import StoreError
+from synth_pipeline.store import verify
 
 SCHEMAS = {"transitions": TRANSITIONS, "trajectories": TRAJECTORIES}
 
@@ -82,6 +84,20 @@ def test_a_deleted_shard_never_reads_as_fill_values(copy):
     with pytest.raises(StoreError, match=r"shard 2 .* is damaged"):
         target.read(140, 141)
     assert len(target.read(0, 128)) == 128
+
+
+def test_a_disk_that_does_not_give_a_file_back(copy, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    target = store.open(copy[0])
+    len(target)
+    monkeypatch.setattr("os.open", fail)
+    with pytest.raises(StoreError, match="cannot be read: Input/output error"):
+        everything(target)
+    monkeypatch.setattr("synth_pipeline.store.folder.LocalFolder.get", fail)
+    with pytest.raises(StoreError, match="cannot be read: Input/output error"):
+        verify.require_sound(target._folder, target._identity, target.commits)
 
 
 def test_a_deleted_commit_is_a_missing_shard(tmp_path):

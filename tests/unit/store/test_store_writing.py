@@ -55,6 +55,12 @@ def test_rows_and_episodes_are_not_mixed_up(target, tmp_path):
         store.write_shard(tmp_path / "episodes", PLAN.task(0), transitions(PLAN.task(0)))
 
 
+def test_a_task_of_another_plan_is_refused(target):
+    for plan, shard in ((PLAN.replace(seed=8), 0), (PLAN.extended(200), 3), (PLAN.replace(num_rows=140), 2)):
+        with pytest.raises(StoreError, match="not of this store's plan"):
+            store.write_shard(target.url, plan.task(shard), transitions(plan.task(shard)))
+
+
 def test_a_shard_needs_a_store(tmp_path):
     with pytest.raises(StoreError, match="there is no store"):
         store.write_shard(tmp_path / "nothing", PLAN.task(0), transitions(PLAN.task(0)))
