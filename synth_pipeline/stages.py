@@ -40,7 +40,7 @@ from synth_pipeline.store import Commit, ShardTask, Store
 from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
 from synth_pipeline.validation.gate import Suite, load_suite, require_passed
 from synth_pipeline.validation.report import render
-from synth_pipeline.validation.scorecard import scorecard
+from synth_pipeline.validation.scorecard import METRICS, scorecard
 from synth_pipeline.validation.truth import known_truth
 
 CARD_COLUMNS = ("metric", "value", "threshold", "passed")
@@ -198,7 +198,7 @@ def validate(run: Run, config: RunConfig) -> Path:
     target = filled_store(run)
     source = source_of(config)
     suite = load_suite(config.validation.suite)
-    key = content_hash(target.digest(), source.fingerprint(), suite, config.seed)
+    key = content_hash(target.digest(), source.fingerprint(), suite, config.seed, METRICS)  # more metrics: judge again
     path = run.folder("validation") / "scorecard.json"
     if record := run.finished("validation", key):
         target.verify()

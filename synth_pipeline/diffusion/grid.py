@@ -65,9 +65,8 @@ def make_grid(
     rho: float = 7.0,
     largest: float | None = None,
     smallest: float | None = None,
-    device: torch.device | None = None,
 ) -> Grid:
-    """A grid of `num_steps` steps that ends at 0.
+    """A grid of `num_steps` steps that ends at 0; on the CPU, which serves x on any device without waiting for it.
 
     Args:
         schedule: The noise schedule.
@@ -78,7 +77,6 @@ def make_grid(
         rho: Exponent of `karras`.
         largest: First time; default the schedule's horizon.
         smallest: Last time before 0; default the schedule's smallest. A discrete schedule ends one stride above 0.
-        device: Of the times. Times on the CPU serve x on any device, and no step then waits for the device.
 
     Raises:
         ConfigError: For fewer than one step, more steps than a discrete schedule has, times out of range or a spacing
@@ -104,7 +102,7 @@ def make_grid(
             found=f"spacing {spacing}, smallest {smallest}",
             accepted="spacing uniform, and no smallest",
         )
-    return Grid(schedule, torch.cat([times, times.new_zeros(1)]).to(device=device, dtype=torch.float64))
+    return Grid(schedule, torch.cat([times, times.new_zeros(1)]).to(torch.float64))
 
 
 def _continuous(schedule: Schedule, ends: Tensor, num_steps: int, spacing: Spacing | None, rho: float) -> Tensor:

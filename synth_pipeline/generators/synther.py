@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field as Setting
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from synth_pipeline.config import Config
@@ -57,6 +58,12 @@ class SamplerConfig(Config):
     spacing: Spacing = Setting("karras", description="spacing of the noise levels")
     sigma_min: float = Setting(0.002, gt=0, description="smallest noise level, in standard deviations of the data")
     sigma_max: float = Setting(80.0, gt=0, description="largest noise level")
+
+    @model_validator(mode="after")
+    def _rising(self) -> SamplerConfig:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min:g} must be below sigma_max {self.sigma_max:g}")
+        return self
 
 
 class SyntherConfig(Config):
@@ -107,14 +114,7 @@ class SynthER:
         """Noise at the address of the shard, through the solver, back to physical units."""
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**63)))
         s, config = self._parametrisation, self.config.sampler
-        grid = make_grid(
-            s.schedule,
-            config.num_steps,
-            spacing=config.spacing,
-            largest=config.sigma_max,
-            smallest=config.sigma_min,
-            device=self.device,
-        )
+        grid = make_grid(s.schedule, config.num_steps, spacing=config.spacing)
         noise = torch.randn(rows, self._layout.size, generator=generator, device=self.device)
         step = Heun(Churn(config.churn)) if config.step == "heun" and config.churn else STEPS[config.step]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.trainer.autocast):
@@ -144,7 +144,8 @@ class SynthER:
         self._spec = spec
         self._layout = Layout(fields)
         self._post = Postprocess(spec, derive=self.config.derive_terminations)
-        self._parametrisation = Parametrisation("edm", EDM())
+        noise = self.config.sampler
+        self._parametrisation = Parametrisation("edm", EDM(horizon=noise.sigma_max, smallest=noise.sigma_min))
 
     def _network(self, generator: torch.Generator) -> nn.Module:
         c = self.config.network

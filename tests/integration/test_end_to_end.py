@@ -131,6 +131,13 @@ def test_the_report_says_the_verdict_and_what_was_not_checked(smoke):
     assert all((smoke.run / link).exists() for link in page.links)
 
 
+def test_the_store_was_held_against_what_is_known_and_what_was_held_out(smoke):
+    card = read_json(smoke.run / "validation" / "scorecard.json")
+    values = {measured["metric"]: measured["value"] for measured in card["measurements"]}
+    for name in ("dependence.correlation", "oracle.pit_ks", "novelty.nn_ratio_sa", "novelty.copies"):
+        assert values[name] is not None
+
+
 def test_the_second_call_has_nothing_to_do_and_changes_no_file(copied, shell):
     before = contents(copied.folder)
     again = shell("run", "smoke")

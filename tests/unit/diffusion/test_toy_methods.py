@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from analytic import CONTINUOUS, DISCRETE, Counted, gaussian, generator, mixture, moments, order, randn
+from analytic import CONTINUOUS, DISCRETE, Counted, gaussian, generator, mixture, order, randn
 from scipy.optimize import minimize
 
 from synth_pipeline.diffusion.grid import Grid, make_grid
@@ -390,70 +390,3 @@ def test_one_agent_squeezes_exactly(step):
     torch.testing.assert_close(by_row[:, 0], alone)
     by_agent = run(noise[:, None], known[:, None], grid.times[:, None, None].expand(-1, 4, 1))
     assert torch.equal(by_agent, by_row)
-
-
-# Projections in their order, and what a callback sees.
-
-
-def test_projections_compose_and_clip_only_the_result():
-    schedule, outside = EDM(), []
-    known = torch.tensor([False, True])
-    x = sample(
-        gaussian(schedule, 0.0, 2.0),
-        80 * randn(100, 2),
-        make_grid(schedule, 12),
-        step=heun,
-        rng=generator(),
-        project=compose(clip(-1.0, torch.tensor([1.0, 0.5])), inpaint(known, torch.tensor(5.0))),
-        callback=lambda x, ctx: outside.append(float(x[:, 0].abs().max())),
-    )
-    assert max(outside[:-1]) > 10  # noised iterates are meant to leave the box
-    assert float(x[:, 0].abs().max()) == 1.0
-    assert bool((x[:, 1] == 5.0).all())  # the last one has the last word
-
-
-def test_every_hook_sees_the_step_it_belongs_to():
-    schedule, calls = DISCRETE["vp_betas"], []
-
-    def edit_x(x, ctx):
-        assert ctx.x is None
-        assert ctx.x0_hat is None
-        assert ctx.std is None
-        calls.append(("edit_x", ctx.index))
-        return x + 1.0
-
-    def edit_mean(mean, std, ctx):
-        assert torch.equal(std, ctx.ancestral_std())
-        assert ctx.x0_hat is not None
-        calls.append(("edit_mean", ctx.index))
-        return mean
-
-    def project(x, ctx):
-        calls.append(("project", ctx.index if ctx.x is not None else "start"))
-        return x
-
-    start = randn(2, 1)
-    sample(
-        gaussian(schedule),
-        start,
-        make_grid(schedule, 2),
-        step=ddpm,
-        rng=generator(),
-        edit_x=edit_x,
-        edit_mean=edit_mean,
-        project=project,
-        callback=lambda x, ctx: calls.append((float(ctx.t), float(ctx.s), ctx.num_steps)),
-    )
-    assert calls == [
-        ("project", "start"),
-        *[("edit_x", 0), ("edit_mean", 0), ("project", 0), (200.0, 100.0, 2)],
-        *[("edit_x", 1), ("edit_mean", 1), ("project", 1), (100.0, 0.0, 2)],
-    ]
-
-
-def test_low_temperature_is_the_narrower_distribution():
-    """Decision Diffuser and MADiff: half the noise, also at the start: half the spread, exactly."""
-    grid = make_grid(COSINE, 100)
-    x = sample(gaussian(COSINE, 0.0, 0.5), 0.5 * randn(20_000, 1), grid, step=ddpm, rng=generator(), temperature=0.5)
-    warm = moments(grid, ddpm, 0.0, 0.5)[1]
-    assert float(x.std()) == pytest.approx(0.5 * warm, rel=0.02)

@@ -96,10 +96,11 @@ def test_a_killed_training_goes_on_to_the_same_bytes(data, tmp_path, monkeypatch
     step = Trainer.step
 
     def dies(self, batch):
+        result = step(self, batch)
         if self.steps == 7:
             self.save(file)
             raise KeyboardInterrupt
-        return step(self, batch)
+        return result
 
     monkeypatch.setattr(Trainer, "step", dies)
     with pytest.raises(KeyboardInterrupt):

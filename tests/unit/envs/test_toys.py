@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import kstest, multivariate_normal, norm
 
 from synth_pipeline import envs
 from synth_pipeline.envs.toys import BimodalSlip, Heteroscedastic, Jumps, LinearGaussian, Mixture
@@ -70,3 +70,48 @@ def test_actions_beyond_the_bounds_act_like_the_bound(name):
     wild, bound = np.full((4, toy.spec.action_size), 7.0), np.ones((4, toy.spec.action_size))
     for values in zip(toy.mean_and_covariance(states, wild), toy.mean_and_covariance(states, bound), strict=True):
         np.testing.assert_array_equal(*values)
+
+
+def test_conditional_cdf_of_one_gaussian_is_its_textbook_form():
+    toy = LinearGaussian()
+    rng = np.random.default_rng(0)
+    states, actions, after = rng.standard_normal((5, 3)), rng.uniform(-1, 1, (5, 2)), rng.standard_normal((5, 3))
+    mean, covariance = toy.mean_and_covariance(states, actions)
+    after = mean + 0.1 * after
+    found = toy.conditional_cdf(states, actions, after)
+    for row in range(5):
+        c, offset = covariance[row], after[row] - mean[row]
+        for i in range(3):
+            gain = c[i, :i] @ np.linalg.pinv(c[:i, :i]) if i else np.zeros(0)
+            centre, spread = gain @ offset[:i], np.sqrt(c[i, i] - gain @ c[:i, i])
+            assert found[row, i] == pytest.approx(norm.cdf((offset[i] - centre) / spread))
+
+
+def test_conditional_cdf_of_a_mixture_weighs_its_parts_by_what_was_seen():
+    factors = np.array([[[[0.5, 0.0], [0.2, 0.4]]], [[[1.0, 0.0], [-0.3, 0.7]]]])
+    mixture = Mixture(np.array([0.25, 0.75]), np.array([[[0.0, 1.0]], [[2.0, -1.0]]]), factors)
+    at = np.array([[0.3, 0.2]])
+    first = 0.25 * norm.cdf(0.3 / 0.5) + 0.75 * norm.cdf(0.3 - 2)
+    grid = np.linspace(-12, 12, 20_001)
+    points = np.stack([np.full_like(grid, 0.3), grid], axis=1)
+    density = np.exp(Mixture(mixture.weights, np.repeat(mixture.means, len(grid), axis=1), factors).log_prob(points))
+    second = density[grid <= 0.2].sum() / density.sum()
+    np.testing.assert_allclose(mixture.conditional_cdf(at), [[first, second]], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [LinearGaussian, BimodalSlip, Heteroscedastic, Jumps])
+def test_conditional_cdf_of_draws_is_uniform_and_independent(kind):
+    toy, rng = kind(), np.random.default_rng(0)
+    states = rng.standard_normal((20_000, toy.spec.observation_size))
+    actions = rng.uniform(-1, 1, (20_000, toy.spec.action_size))
+    levels = toy.conditional_cdf(states, actions, toy.step(states, actions, rng).next_observations)
+    assert max(kstest(column, "uniform").statistic for column in levels.T) < 0.012
+    off_diagonal = np.corrcoef(levels.T) - np.eye(levels.shape[1])
+    assert np.abs(off_diagonal).max() < 0.03
+
+
+def test_conditional_cdf_far_in_the_tail_is_a_number():
+    toy = BimodalSlip()
+    levels = toy.conditional_cdf(np.zeros((2, 2)), np.zeros((2, 2)), np.array([[1e6, 0.0], [-1e6, 3.0]]))
+    np.testing.assert_allclose(levels[:, 0], [1.0, 0.0])
+    assert np.isfinite(levels).all()
