@@ -13,7 +13,6 @@ import os
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,8 +72,8 @@ class Folder(ABC):
         self._run(self._store.set(key, _PROTOTYPE.buffer.from_bytes(b"".join(parts))))
 
     @abstractmethod
-    def sync(self, keys: Iterable[str]) -> None:
-        """Make written keys durable."""
+    def sync(self, key: str) -> None:
+        """Make a written key durable."""
 
     def delete(self, key: str) -> None:
         """Remove a key; a missing one is fine."""
@@ -149,12 +148,12 @@ class LocalFolder(Folder):
             finally:
                 staged.unlink(missing_ok=True)
 
-    def sync(self, keys: Iterable[str]) -> None:
-        """Fsync written files and the folders that name them; all at once, so that they share the disk's waits."""
-        paths = {self.local / key for key in keys}
-        paths |= {path.parent for path in paths}
-        with friendly_os_errors(self.local), ThreadPoolExecutor(len(paths)) as pool:
-            list(pool.map(_fsync, sorted(paths)))
+    def sync(self, key: str) -> None:
+        """Fsync a written file and the folder that names it."""
+        path = self.local / key
+        with friendly_os_errors(path):
+            _fsync(path)
+            _fsync(path.parent)
 
     def _run(self, operation: Coroutine[Any, Any, _T]) -> _T:
         with friendly_os_errors(self.local):
@@ -208,7 +207,7 @@ class S3Folder(Folder):
         """Prefixes need not exist."""
         return True
 
-    def sync(self, keys: Iterable[str]) -> None:
+    def sync(self, key: str) -> None:
         """What S3 has accepted is durable."""
 
     def update(self, key: str, change: Change) -> None:

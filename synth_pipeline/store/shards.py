@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from fastcrc.crc32 import iscsi as crc32c
 from numcodecs.zstd import Zstd
 
 from synth_pipeline.data.fields import Array
@@ -22,20 +23,10 @@ from synth_pipeline.store.folder import Folder, Part
 
 Bytes = npt.NDArray[np.uint8]
 
-try:
-    from fastcrc.crc32 import iscsi as _crc32c
-except ImportError:
-    # The same numbers at half the speed; Zarr always brings this one.
-    from google_crc32c import value as _value
-
-    def _crc32c(data: bytes | Bytes | memoryview) -> int:
-        return int(_value(np.frombuffer(data, np.uint8)))
-
-
 _ABSENT = 2**64 - 1
 _CRC_BYTES = 4
 # What a core's own cache holds: chunks up to this size are read at once and checked before they leave it.
-_CACHED_BYTES = 1 << 20
+_CACHED_BYTES = 4 << 20
 _ZSTD = Zstd(level=1)
 
 
@@ -241,5 +232,5 @@ def _as_bytes(values: Array) -> Bytes:
 
 
 def _crc(data: bytes | Bytes | memoryview) -> bytes:
-    checksum: bytes = _crc32c(data).to_bytes(_CRC_BYTES, "little")
-    return checksum
+    # Arrays are buffers; NumPy only says so to type checkers from Python 3.12 on.
+    return crc32c(data).to_bytes(_CRC_BYTES, "little")  # type: ignore[arg-type]

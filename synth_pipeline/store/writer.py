@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -192,17 +192,20 @@ def _require_planned(plan: Plan, task: ShardTask) -> None:
 def _write_arrays(
     folder: Folder, identity: Identity, shard: int, entries: Mapping[str, Array]
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """All arrays are written, and then hashed while the disk takes them in."""
-    keys = {array.name: shard_key(array, shard) for array in identity.schema.arrays}
-    parts = {}
-    for array in identity.schema.arrays:
-        parts[array.name] = encode(entries[array.name], identity.form(array))
-        folder.write(keys[array.name], parts[array.name])
+    """Each array is hashed, and sent to the disk, while the next one is encoded and written."""
+    sizes: dict[str, int] = {}
+    checksums: dict[str, Future[str]] = {}
+    synced: list[Future[None]] = []
     with ThreadPoolExecutor(3) as pool:
-        synced = pool.submit(folder.sync, keys.values())
-        checksums = dict(zip(parts, pool.map(_sha256, parts.values()), strict=True))
-        synced.result()
-    return {name: sum(map(len, written)) for name, written in parts.items()}, checksums
+        for array in identity.schema.arrays:
+            key, parts = shard_key(array, shard), encode(entries[array.name], identity.form(array))
+            checksums[array.name] = pool.submit(_sha256, parts)
+            folder.write(key, parts)
+            synced.append(pool.submit(folder.sync, key))
+            sizes[array.name] = sum(map(len, parts))
+        for sync in synced:
+            sync.result()
+        return sizes, {name: checksum.result() for name, checksum in checksums.items()}
 
 
 def _sha256(parts: Sequence[Part]) -> str:

@@ -13,50 +13,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 from synth_pipeline.data.containers import Integers, Transitions
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.validation.metric import Measurement, floor_of, real_halves, subsample
+from synth_pipeline.validation.neighbours import ROW, STATE_ACTION, Neighbours
 
 SAMPLE = 10_000  # queries of each side
 TRAINING = 200_000  # training rows in the index
 FLOOR_SAMPLE, FLOOR_TRAINING = 500, 20_000  # the same two numbers of each side of a real split
 COPY = 1e-3  # of the median held-out distance
 SOURCE = "distance to closest record against held-out rows (Platzer and Reutterer 2021)"
-STATE_ACTION = ("observations", "actions")
-ROW = ("observations", "actions", "rewards", "next_observations")
 METRICS = ("novelty.nn_ratio_sa", "novelty.nn_ratio_row", "novelty.copies")
 
 Floats = npt.NDArray[np.float64]
-
-
-class Neighbours:
-    """Exact nearest-neighbour distances to training rows.
-
-    Args:
-        training: The rows that a generator has seen.
-        columns: Columns that make up a point.
-    """
-
-    def __init__(self, training: Transitions, columns: tuple[str, ...] = STATE_ACTION) -> None:
-        self.columns = columns
-        points = self._points(training)
-        self._shift, spread = points.mean(axis=0), points.std(axis=0)
-        self._scale = np.where(spread > 0, spread, 1.0)
-        self._tree = cKDTree((points - self._shift) / self._scale)
-
-    def distances(self, rows: Transitions) -> Floats:
-        """`[n]`, z-scored Euclidean distance to the nearest training row; NaN for rows that are not finite."""
-        points = (self._points(rows) - self._shift) / self._scale
-        finite = np.isfinite(points).all(axis=1)
-        result = np.full(len(points), np.nan)
-        result[finite] = self._tree.query(points[finite])[0]
-        return result
-
-    def _points(self, rows: Transitions) -> Floats:
-        parts = [np.asarray(rows[name], np.float64).reshape(len(rows), -1) for name in self.columns]
-        return np.concatenate(parts, axis=1)
 
 
 def divided(real: Dataset, held_out: Integers | None) -> tuple[Transitions, Transitions] | None:

@@ -65,7 +65,7 @@ class Judged:
     @property
     def errors(self) -> Floats:
         """`[n]`, squared error averaged over the components; NaN where not judged."""
-        mean: Floats = self.squared.mean(axis=1)
+        mean: Floats = self.squared.sum(axis=1) / max(len(self.components), 1)
         return mean
 
 
@@ -119,6 +119,7 @@ def hold_against(table: Transitions, ids: Ids, oracle: Oracle, scale: Floats, tr
     answer = oracle(before, rows["actions"])
     judged = answer.judged & np.isfinite(after).all(axis=1) & np.isfinite(rewards)
     used = np.flatnonzero(np.isfinite(scale))
+    judged &= len(used) > 0
     squared = (after - answer.next_observations)[:, used] ** 2 / scale[used]
     squared[~judged] = np.nan
     return Judged(rows, ids, answer, judged, used, squared, np.where(judged, rewards - answer.rewards, np.nan))

@@ -17,6 +17,7 @@ from synth_pipeline.validation.contract import contract
 from synth_pipeline.validation.gate import Suite, Verdict, judge
 from synth_pipeline.validation.marginals import SAMPLE, marginals
 from synth_pipeline.validation.metric import Measurement, subsample
+from synth_pipeline.validation.neighbours import Neighbours
 from synth_pipeline.validation.truth import Truth
 
 BLOCK = 256
@@ -96,7 +97,7 @@ def against_truth(
     by_novelty = None
     if pair is not None and parts is not None:
         training, unseen = (subsample(part, novelty.TRAINING, seed=seed, address=4) for part in parts)
-        index, reference = novelty.Neighbours(training), subsample(unseen, novelty.SAMPLE, seed=seed, address=0)
+        index, reference = Neighbours(training), subsample(unseen, novelty.SAMPLE, seed=seed, address=0)
         distances = index.distances(pair[0].rows), index.distances(reference)
         by_novelty = novelty.error_at_novelty(pair[0].errors, *distances)
     return [

@@ -11,7 +11,6 @@ from worlds import linear_gaussian, roll
 from synth_pipeline import envs
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import split_dataset
-from synth_pipeline.diffusion.trainer import TrainerConfig
 from synth_pipeline.dynamics import Ensemble, EnsembleConfig, held_out_errors, learned_floor, learned_oracle
 from synth_pipeline.errors import ConfigError, SourceError
 from synth_pipeline.validation.oracle import dynamics, judge_sample
@@ -19,7 +18,7 @@ from synth_pipeline.validation.truth import Truth
 
 
 def config(steps, **changes):
-    trainer = TrainerConfig(gradient_steps=steps, batch_size=256, warmup_steps=20, autocast=False)
+    trainer = EnsembleConfig().trainer.replace(gradient_steps=steps, batch_size=256, warmup_steps=20, autocast=False)
     return EnsembleConfig(**{"members": 3, "width": 64, "depth": 2, "trainer": trainer, **changes})
 
 

@@ -4,7 +4,7 @@ from toy_data import SPEC, random_episodes
 
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.validation.novelty import METRICS, Neighbours, divided, error_at_novelty, novelty
+from synth_pipeline.validation.novelty import METRICS, divided, error_at_novelty, novelty
 
 REAL = Dataset(SPEC, random_episodes([30] * 40))
 HELD_OUT = np.arange(0, 40, 4)
@@ -12,20 +12,6 @@ HELD_OUT = np.arange(0, 40, 4)
 
 def by_name(measurements):
     return {m.metric: m for m in measurements}
-
-
-def test_distances_by_hand_and_by_brute_force():
-    training = Transitions({"observations": np.array([[0.0, 7], [2.0, 7]]), "actions": np.array([[0.0], [4.0]])})
-    rows = Transitions(
-        {"observations": np.array([[0.0, 8], [3.0, 7], [np.nan, 7]]), "actions": np.array([[0], [4], [0]])}
-    )
-    # standard deviations 1 and 2; the constant column keeps its own unit
-    np.testing.assert_allclose(Neighbours(training).distances(rows), [1, 1, np.nan])
-    train, unseen = divided(REAL, HELD_OUT)
-    points = [np.concatenate([part["observations"], part["actions"]], axis=1).astype(float) for part in (train, unseen)]
-    a, b = ((x - points[0].mean(axis=0)) / points[0].std(axis=0) for x in points)
-    expected = np.sqrt(((b[:, None] - a[None]) ** 2).sum(-1)).min(axis=1)
-    np.testing.assert_allclose(Neighbours(train).distances(unseen), expected)
 
 
 def test_held_out_rows_themselves_have_ratio_one():

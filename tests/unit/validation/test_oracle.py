@@ -121,6 +121,12 @@ def test_without_oracle_nothing_is_decidable():
     assert {*found, share.metric, pit.metric} == set(METRICS)
 
 
+def test_real_rows_that_are_all_at_the_clip_have_no_scale():
+    real = Dataset(SPEC, rows=rows([[10.0], [10.0]], [[10.0], [10.0]], [0, 1]))
+    found = measured(real, rows([[0]], [[1]], [1]), Truth(oracle=still, clip=np.array([10.0])))
+    assert {m.value for m in found.values()} == {None}
+
+
 def test_equal_rewards_have_no_scale():
     real = Dataset(SPEC, rows=rows([[0], [0]], [[1], [2]], [1, 1]))
     found = measured(real, rows([[0]], [[1]], [1]), Truth(oracle=still))
@@ -152,6 +158,26 @@ def test_fresh_rows_of_a_simulator_pass_at_float_precision(hopper):
     assert found["oracle.reward_error"].value < 1e-5
     assert found["oracle.mean"].floor.worst95 < 1e-8
     assert found["oracle.mean"].details["judged share"] > 0.5
+
+
+@pytest.mark.parametrize("name", ["halfcheetah", "pointmaze-umaze", "toy-point-mass"])
+def test_fresh_rows_of_other_simulators_pass_too(name):
+    real = roll(name, episodes=6, steps=50)
+    fresh = roll(name, episodes=6, steps=50, seed=1).transitions()
+    found = measured(real, fresh, truth_of(envs.make(name)))
+    assert found["oracle.p95"].value < 1e-6
+    assert found["oracle.mean"].details["judged share"] == 1.0
+    assert found["oracle.mean"].floor.median < 1e-5
+
+
+def test_a_wrong_goal_counts_though_goals_never_move():
+    real = roll("pointmaze-umaze", episodes=6, steps=50)
+    rows = real.transitions()
+    moved = rows["next_observations"].copy()
+    moved[:, 4] += 1.0
+    found = measured(real, rows.with_columns(next_observations=moved), truth_of(envs.make("pointmaze-umaze")))
+    assert found["oracle.mean"].value > 0.05
+    assert max(found["oracle.mean"].details["columns"].items(), key=lambda item: item[1])[0] == "next_observations[4]"
 
 
 def test_noise_on_the_next_state_is_measured_on_its_scale(hopper):
