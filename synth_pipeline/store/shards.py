@@ -130,36 +130,29 @@ def read_rows(folder: Folder, key: str, form: ShardForm, start: int, out: Array)
 
 def _read_direct(descriptor: int, form: ShardForm, start: int, out: Array) -> None:
     """Plain chunks from a local file: the kernel copies them into `out`, and they are checked while in cache."""
-    raw, encoded = _as_bytes(out), form.chunk_bytes + _CRC_BYTES
-    view = raw.data
-    index = _index(lambda first, last: _local_range(descriptor, first, last), form)
+    raw, size = _as_bytes(out), form.chunk_bytes
     numbers = _chunks(form, start, start + len(out))
-    step = max(_CACHED_BYTES // form.chunk_bytes, 1)
-    for first in range(numbers.start, numbers.stop, step):
-        group = range(first, min(first + step, numbers.stop))
-        begins = [(number * form.chunk_rows - start) * form.entry_bytes for number in group]
-        targets = [_target(view, begin, form.chunk_bytes) for begin in begins]
-        stored = [bytearray(_CRC_BYTES) for _ in group]
-        offset = index[first][0]
-        if [index[number] for number in group] != [[offset + k * encoded, encoded] for k in range(len(group))]:
-            raise DamageError("a chunk is absent")
-        buffers = [buffer for pair in zip(targets, stored, strict=True) for buffer in pair]
-        if os.preadv(descriptor, buffers, offset) != encoded * len(group):
+    spans = _index(lambda first, last: _local_range(descriptor, first, last), form)[numbers.start : numbers.stop]
+    offset, encoded = spans[0][0], size + _CRC_BYTES
+    if spans != [[offset + k * encoded, encoded] for k in range(len(numbers))]:
+        raise DamageError("a chunk is absent")
+    begins = [(number * form.chunk_rows - start) * form.entry_bytes for number in numbers]
+    step = max(_CACHED_BYTES // size, 1)
+    for first in range(0, len(begins), step):
+        group = begins[first : first + step]
+        inside = group[0] >= 0 and group[-1] + size <= len(raw)
+        memory = raw.data if inside else memoryview(bytearray(len(group) * size))
+        origin = 0 if inside else group[0]
+        targets = [memory[begin - origin : begin - origin + size] for begin in group]
+        stored = np.empty(len(group), "<u4")
+        checks = _as_bytes(stored).data
+        buffers = [part for k, target in enumerate(targets) for part in (target, checks[4 * k : 4 * k + 4])]
+        if os.preadv(descriptor, buffers, offset + first * encoded) != encoded * len(group):
             raise DamageError("the file is truncated")
-        if [_crc(target) for target in targets] != stored:
-            raise DamageError(f"chunks {first} to {group[-1]} do not match their checksums")
-        for begin, target in zip(begins, targets, strict=True):
-            if not _inside(begin, len(target), len(raw)):
-                _copy_overlap(np.frombuffer(target, np.uint8), begin, raw)
-
-
-def _target(view: memoryview, begin: int, size: int) -> memoryview:
-    """Where a chunk is read to: its place in the result, or memory of its own when it sticks out."""
-    return view[begin : begin + size] if _inside(begin, size, len(view)) else memoryview(bytearray(size))
-
-
-def _inside(begin: int, size: int, total: int) -> bool:
-    return begin >= 0 and begin + size <= total
+        if [crc32c(target) for target in targets] != stored.tolist():
+            raise DamageError(f"chunks {numbers[first]} to {numbers[first] + len(group) - 1} fail their checksums")
+        if not inside:
+            _copy_overlap(np.frombuffer(memory, np.uint8), group[0], raw)
 
 
 def _read_blob(fetch: Callable[[int, int], bytes], form: ShardForm, start: int, out: Array) -> None:
