@@ -25,8 +25,8 @@ Bytes = npt.NDArray[np.uint8]
 
 _ABSENT = 2**64 - 1
 _CRC_BYTES = 4
-# What a core's own cache holds: chunks up to this size are read at once and checked before they leave it.
-_CACHED_BYTES = 4 << 20
+# Chunks up to this many bytes together are read by one call, and checked before they leave the processor's cache.
+_CACHED_BYTES = 2 << 20
 _ZSTD = Zstd(level=1)
 
 
