@@ -1,6 +1,12 @@
 """For all tests: one thread a process, as workers compute, and as many tests run side by side as there are cores."""
 
 import os
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background jobs ignore Ctrl-C and hand that down; the programs that the tests interrupt must not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")

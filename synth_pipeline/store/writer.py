@@ -27,6 +27,8 @@ from synth_pipeline.store.plan import Plan, ShardTask
 from synth_pipeline.store.schema import FORMAT_VERSION, Schema, StoredArray
 from synth_pipeline.store.shards import encode
 
+_HASHING_THREADS = 2  # besides those that wait for the disk
+
 
 def prepare(folder: Folder, schema: Schema, plan: Plan, config: Mapping[str, Any]) -> Identity:
     """Make the store, or check that the one that is there is the same one, perhaps with fewer rows.
@@ -192,20 +194,19 @@ def _require_planned(plan: Plan, task: ShardTask) -> None:
 def _write_arrays(
     folder: Folder, identity: Identity, shard: int, entries: Mapping[str, Array]
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Each array is hashed, and sent to the disk, while the next one is encoded and written."""
-    sizes: dict[str, int] = {}
-    checksums: dict[str, Future[str]] = {}
+    """The disk takes in one array while the next is written; all are hashed while it takes in the last."""
+    arrays = identity.schema.arrays
+    parts: dict[str, list[Part]] = {}
     synced: list[Future[None]] = []
-    with ThreadPoolExecutor(3) as pool:
-        for array in identity.schema.arrays:
-            key, parts = shard_key(array, shard), encode(entries[array.name], identity.form(array))
-            checksums[array.name] = pool.submit(_sha256, parts)
-            folder.write(key, parts)
+    with ThreadPoolExecutor(len(arrays) + _HASHING_THREADS) as pool:
+        for array in arrays:
+            key, parts[array.name] = shard_key(array, shard), encode(entries[array.name], identity.form(array))
+            folder.write(key, parts[array.name])
             synced.append(pool.submit(folder.sync, key))
-            sizes[array.name] = sum(map(len, parts))
+        checksums = dict(zip(parts, pool.map(_sha256, parts.values()), strict=True))
         for sync in synced:
             sync.result()
-        return sizes, {name: checksum.result() for name, checksum in checksums.items()}
+    return {name: sum(map(len, written)) for name, written in parts.items()}, checksums
 
 
 def _sha256(parts: Sequence[Part]) -> str:
