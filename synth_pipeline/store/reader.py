@@ -269,21 +269,18 @@ class Store:
     def _fill(self, columns: Mapping[str, Array], start: int) -> None:
         """Read rows from `start` on into columns of one length; shards are found by cumulative counts."""
         stop = start + len(next(iter(columns.values()), ()))
-        first = 0
+        parts, first = [], 0
         for commit in self.commits.values():
             low, high = max(start, first), min(stop, first + commit.rows)
             if low < high:
-                part = {name: column[low - start : high - start] for name, column in columns.items()}
-                self._fill_from(commit, part, low - first)
+                parts.append((commit, low - first, slice(low - start, high - start)))
             first += commit.rows
-
-    def _fill_from(self, commit: Commit, columns: dict[str, Array], start: int) -> None:
-        following = columns.get("next_observations")
-        if self.schema.kind == "trajectories" and following is not None:
-            self._fill_next(commit, following, start)
         for name, column in columns.items():
-            if name in self._arrays:
-                self._read_array(commit, name, start, column)
+            for commit, begin, rows in parts:
+                if name in self._arrays:
+                    self._read_array(commit, name, begin, column[rows])
+                else:
+                    self._fill_next(commit, column[rows], begin)
 
     def _fill_next(self, commit: Commit, out: Array, start: int) -> None:
         """Next observations: the following row's observation, or the final one where an episode ends."""

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,12 @@ class ShardForm:
     num_chunks: int
     compressed: bool
 
-    @property
+    @cached_property
     def entry_bytes(self) -> int:
         """Bytes of one entry."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    @property
+    @cached_property
     def chunk_bytes(self) -> int:
         """Bytes of one chunk before encoding."""
         return self.chunk_rows * self.entry_bytes
@@ -67,7 +68,7 @@ class ShardForm:
         """What Zarr shows where nothing was written; our reader never does."""
         return math.nan if self.dtype.kind == "f" else False if self.dtype.kind == "b" else 0
 
-    @property
+    @cached_property
     def index_bytes(self) -> int:
         """Bytes of the index at the end of a shard."""
         return 16 * self.num_chunks + _CRC_BYTES
@@ -114,7 +115,7 @@ def read_rows(folder: Folder, key: str, form: ShardForm, start: int, out: Array)
         _read_blob(lambda first, last: _remote_range(folder, key, first, last), form, start, out)
         return
     try:
-        descriptor = os.open(folder.local / key, os.O_RDONLY)
+        descriptor = os.open(f"{folder.local}/{key}", os.O_RDONLY)
         try:
             if form.compressed:
                 _read_blob(lambda first, last: _local_range(descriptor, first, last), form, start, out)
@@ -136,7 +137,8 @@ def _read_direct(descriptor: int, form: ShardForm, start: int, out: Array) -> No
     offset, encoded = spans[0][0], size + _CRC_BYTES
     if spans != [[offset + k * encoded, encoded] for k in range(len(numbers))]:
         raise DamageError("a chunk is absent")
-    begins = [(number * form.chunk_rows - start) * form.entry_bytes for number in numbers]
+    before = (numbers.start * form.chunk_rows - start) * form.entry_bytes
+    begins = range(before, before + len(numbers) * size, size)
     step = max(_CACHED_BYTES // size, 1)
     for first in range(0, len(begins), step):
         group = begins[first : first + step]
