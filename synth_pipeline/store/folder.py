@@ -26,7 +26,7 @@ from synth_pipeline.errors import ConfigError, MissingExtraError, ResourceError,
 from synth_pipeline.runs import friendly_os_errors
 
 PARTIAL = ".partial"
-_MAX_PARTS = os.sysconf("SC_IOV_MAX")
+MAX_PARTS = os.sysconf("SC_IOV_MAX")  # of one call that reads or writes several pieces of memory
 _PROTOTYPE = default_buffer_prototype()
 _T = TypeVar("_T")
 Part = bytes | memoryview
@@ -254,8 +254,8 @@ class S3Folder(Folder):
 
 def _write_all(descriptor: int, parts: Sequence[Part]) -> None:
     """In as few calls as possible: the kernel then caches the file in large pieces, and reads it a quarter faster."""
-    for start in range(0, len(parts), _MAX_PARTS):
-        group = parts[start : start + _MAX_PARTS]
+    for start in range(0, len(parts), MAX_PARTS):
+        group = parts[start : start + MAX_PARTS]
         written = os.writev(descriptor, group)
         if written < sum(map(len, group)):
             rest = memoryview(b"".join(group))[written:]

@@ -50,8 +50,13 @@ class Lock:
                 raise _busy(self._folder, holder)
             return self._stamp()
 
-        self._folder.update(LOCK, take)
+        # Known before it is written: another thread of this process must not take it for one that was lost.
         _held.add(str(self._me["token"]))
+        try:
+            self._folder.update(LOCK, take)
+        except BaseException:
+            _held.discard(str(self._me["token"]))
+            raise
         self._thread.start()
 
     def _release(self) -> None:

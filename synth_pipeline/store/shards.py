@@ -20,7 +20,7 @@ from fastcrc.crc32 import iscsi as crc32c
 from numcodecs.zstd import Zstd
 
 from synth_pipeline.data.fields import Array
-from synth_pipeline.store.folder import Folder, Part
+from synth_pipeline.store.folder import MAX_PARTS, Folder, Part
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -139,7 +139,7 @@ def _read_direct(descriptor: int, form: ShardForm, start: int, out: Array) -> No
         raise DamageError("a chunk is absent")
     before = (numbers.start * form.chunk_rows - start) * form.entry_bytes
     begins = range(before, before + len(numbers) * size, size)
-    step = max(_CACHED_BYTES // size, 1)
+    step = min(max(_CACHED_BYTES // size, 1), MAX_PARTS // 2)
     for first in range(0, len(begins), step):
         group = begins[first : first + step]
         inside = group[0] >= 0 and group[-1] + size <= len(raw)

@@ -8,7 +8,18 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from store_samples import PLAN, TRAJECTORIES, TRANSITIONS, build, episodes, files, transitions, write_task
+from store_samples import (
+    PLAN,
+    TRAJECTORIES,
+    TRANSITIONS,
+    build,
+    episodes,
+    expected,
+    files,
+    same_columns,
+    transitions,
+    write_task,
+)
 
 from synth_pipeline import store
 from synth_pipeline.errors import ResourceError, StoreBusyError, StoreError
@@ -140,6 +151,17 @@ def test_two_processes_write_what_one_writes(tmp_path, schema):
         session.finalise()
     assert target.digest() == store.open(tmp_path / "one").digest()
     assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+def test_a_shard_of_thousands_of_chunks(tmp_path):
+    """More pieces than the kernel takes in one call."""
+    plan = Plan(num_rows=5_000, rows_per_shard=5_000, rows_per_chunk=2, seed=7)
+    same_columns(build(tmp_path, plan=plan).read_all(), expected(TRANSITIONS, plan))
+
+
+def test_a_write_that_the_kernel_cuts_short_is_continued(target, monkeypatch):
+    monkeypatch.setattr(os, "writev", lambda descriptor, parts: os.write(descriptor, b"".join(parts)[:50]))
+    build(target.url).verify()
 
 
 def test_columns_may_be_views():
