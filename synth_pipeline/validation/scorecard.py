@@ -12,7 +12,7 @@ from synth_pipeline.data.fields import Field
 from synth_pipeline.data.rows import Dataset, RowSource
 from synth_pipeline.errors import unknown_name
 from synth_pipeline.seeding import Stage, stream
-from synth_pipeline.validation import dependence, novelty, oracle, terminations
+from synth_pipeline.validation import c2st, coverage, dependence, novelty, oracle, terminations
 from synth_pipeline.validation.contract import contract
 from synth_pipeline.validation.gate import Suite, Verdict, judge
 from synth_pipeline.validation.marginals import SAMPLE, marginals
@@ -27,6 +27,8 @@ METRICS = (
     *dependence.METRICS,
     *oracle.METRICS,
     *terminations.METRICS,
+    *c2st.METRICS,
+    *coverage.METRICS,
     *novelty.METRICS,
 )
 
@@ -69,6 +71,7 @@ def scorecard(
         measurements += marginals(real, synthetic, compared, seed=seed)
         measurements += dependence.dependence(real, synthetic, compared, seed=seed)
         measurements += against_truth(real, synthetic, truth, held_out, seed=seed)
+        measurements += c2st.c2st(real, synthetic, seed=seed) + coverage.coverage(real, synthetic, seed=seed)
         measurements += novelty.novelty(real, synthetic, held_out, seed=seed)
     verdict = judge(measurements, suite)
     return verdict, {"verdict": verdict.to_json(), "measurements": [m.to_json() for m in measurements]}

@@ -1,12 +1,16 @@
-"""The metrics of dynamics, dependence, novelty and terminations pass the suite of metrics."""
+"""The metrics of dynamics, dependence, C2ST, coverage, novelty and terminations pass the suite of metrics."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from metric_suite import FRESH, REAL, WITHOUT_EPISODES, MetricTests
+from toy_data import SPEC, random_episodes
 
+from synth_pipeline.data.rows import Dataset
 from synth_pipeline.envs.toys import Mixture
+from synth_pipeline.validation.c2st import c2st
+from synth_pipeline.validation.coverage import coverage
 from synth_pipeline.validation.dependence import dependence
 from synth_pipeline.validation.novelty import novelty
 from synth_pipeline.validation.oracle import calibration, clipped_share, dynamics, judge_sample
@@ -124,6 +128,56 @@ class TestCorrelation(MetricTests):
 
     def corrupt(self, rows, rng):
         return rows.with_columns(next_observations=-rows["next_observations"])  # every column keeps its own spread
+
+
+class C2STTests(MetricTests):
+    @pytest.fixture(autouse=True)
+    def _few_trees(self, monkeypatch):
+        monkeypatch.setattr("synth_pipeline.validation.c2st.TREES", 15)
+
+    def measure(self, real, synthetic, seed=0):
+        return c2st(real, synthetic, splits=3, seed=seed)
+
+    def corrupt(self, rows, rng):
+        """Every column keeps its distribution, rows lose what holds them together."""
+        order = rng.permutation(len(rows))
+        return rows.with_columns(observations=rows["observations"][order], next_observations=rows["next_observations"])
+
+
+class TestC2STOfRows(C2STTests):
+    metric = "c2st.row"
+
+
+class TestC2STOfStateAndAction(C2STTests):
+    metric = "c2st.sa"
+
+    def corrupt(self, rows, rng):
+        return rows.with_columns(actions=rows["actions"] ** 3)
+
+
+class CoverageTests(MetricTests):
+    def measure(self, real, synthetic, seed=0):
+        return coverage(real, synthetic, splits=3, seed=seed)
+
+    def corrupt(self, rows, rng):
+        """Most of the space is left out."""
+        kept = np.flatnonzero(rows["observations"][:, 0] > 1)
+        return rows.take(np.resize(kept, len(rows)))
+
+
+class TestCoverage(CoverageTests):
+    metric = "coverage.distance"
+
+
+class TestCoverageOfRareCells(CoverageTests):
+    metric = "coverage.rare"
+
+    def test_floor_is_between_the_corruption_and_perfection(self):
+        """Thirty long episodes share no rare cell; many short ones do."""
+        many, fresh = (Dataset(SPEC, random_episodes([4] * 600, seed=seed)) for seed in (3, 4))
+        found, spoilt = (self.value(many, rows) for rows in (fresh.transitions(), self.corrupted()))
+        assert spoilt.value < found.floor.median
+        assert found.value > found.floor.worst95 - 0.1
 
 
 class NoveltyTests(MetricTests):

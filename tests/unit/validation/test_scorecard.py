@@ -46,9 +46,9 @@ def test_with_a_simulator_and_a_split_all_but_the_kernel_is_decided():
         mean["details"]["judged share"] * len(fresh)
     )
     text = page(found)
-    for family in ("dependence.", "oracle.", "terminations.", "novelty."):
+    for family in ("dependence.", "oracle.", "terminations.", "c2st.", "coverage.", "novelty."):
         assert NOT_CHECKED[family] not in text
-    assert NOT_CHECKED["c2st."] in text
+    assert NOT_CHECKED["utility."] in text
 
 
 def test_with_a_kernel_the_distribution_is_judged():
@@ -63,7 +63,7 @@ def test_with_nothing_injected_nothing_is_claimed():
     real = toy_dataset()
     found = card(real, real.transitions(), Truth())
     decided = {name.partition(".")[0] for name, value in values(found).items() if value is not None}
-    assert decided == {"contract", "marginals", "dependence"}
+    assert decided == {"contract", "marginals", "dependence", "c2st", "coverage"}
     text = page(found)
     for family in ("oracle.", "terminations.", "novelty."):
         assert NOT_CHECKED[family] in text.replace("&#x27;", "'")
