@@ -44,6 +44,11 @@ class Normalizer(Protocol):
         """Model units `[*lead, channels]` -> physical."""
         ...
 
+    @property
+    def channels(self) -> int:
+        """How many channels it was fitted on."""
+        ...
+
     def arrays(self) -> dict[str, Array]:
         """What has to be saved."""
         ...
@@ -78,6 +83,11 @@ class Affine:
     def decode(self, z: Array) -> npt.NDArray[np.float32]:
         """Model units -> physical, computed in float64."""
         return (np.asarray(z, np.float64) * self.scale + self.shift).astype(np.float32)
+
+    @property
+    def channels(self) -> int:
+        """How many channels it was fitted on."""
+        return len(self.shift)
 
     def arrays(self) -> dict[str, Array]:
         """Shift and scale."""
@@ -174,6 +184,11 @@ class Quantile:
         for channel in np.flatnonzero(~self.passed):
             result[..., channel] = function(values[..., channel], self.knots[channel])
         return result.astype(np.float32)
+
+    @property
+    def channels(self) -> int:
+        """How many channels it was fitted on."""
+        return len(self.knots)
 
     def arrays(self) -> dict[str, Array]:
         """Knots, scores and the channels that pass."""

@@ -10,14 +10,16 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field as Setting
 from torch import Tensor, nn
 
 from synth_pipeline.config import Config, content_hash
+from synth_pipeline.diffusion.device import Precision, autocast, resolve_precision
 from synth_pipeline.errors import CheckpointError
 from synth_pipeline.runs import write_bytes
 from synth_pipeline.seeding import Stage, integer_seed
@@ -39,7 +41,7 @@ class TrainerConfig(Config):
     clip_norm: float = Setting(1.0, gt=0, description="largest gradient norm")
     ema_decay: float = Setting(0.999, ge=0, lt=1, description="decay of the averaged weights per update")
     ema_every: int = Setting(1, ge=1, description="steps between updates of the average")
-    autocast: bool = Setting(True, description="bfloat16 matrix products")
+    precision: Precision = Setting("auto", description="of matrix products; auto: bfloat16 where it is native")
     log_every: int = Setting(100, ge=1, description="steps between log lines")
     checkpoint_seconds: float = Setting(60.0, gt=0, description="time between checkpoints; never changes the result")
 
@@ -63,6 +65,7 @@ class Trainer:
         self, network: nn.Module, loss: Loss, config: TrainerConfig, *, seed: int, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.loss, self.device = config, loss, torch.device(device)
+        self.precision = resolve_precision(config.precision, self.device)
         self.network = network.to(self.device).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         matrices = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
@@ -90,7 +93,7 @@ class Trainer:
         """One optimiser step; returns loss and gradient norm as tensors (no host sync)."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.steps)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
+        with autocast(self.device, self.precision):
             loss = self.loss(self.network, batch, self.rng)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -129,7 +132,8 @@ class Trainer:
             loss, norm = self.step(rows[chosen])
             if self.steps % self.config.log_every == 0 or self.steps == self.config.gradient_steps:
                 self._log(float(loss), float(norm), report)
-            if checkpoint is not None and time.monotonic() - saved > self.config.checkpoint_seconds:
+            finished = self.steps == self.config.gradient_steps
+            if checkpoint is not None and (finished or time.monotonic() - saved > self.config.checkpoint_seconds):
                 self.save(checkpoint)
                 saved = time.monotonic()
 
@@ -194,6 +198,36 @@ class Trainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.rng.set_state(tensors["rng"].cpu())
         self.steps = int(header["steps"])
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Several trainings in a row that are reported and resumed as one.
+
+    Attributes:
+        steps: Name of a phase -> its steps, in order.
+        report: Gets (step of all, steps of all, values under the phase's name).
+        checkpoint: Each phase keeps its state beside this file, under its name.
+    """
+
+    steps: Mapping[str, int]
+    report: Report | None = None
+    checkpoint: Path | None = None
+
+    def phase(self, name: str) -> dict[str, Any]:
+        """Keyword arguments of `Trainer.train` (and of every `fit`) for one phase."""
+        names, path = list(self.steps), self.checkpoint
+        before, whole = sum(self.steps[n] for n in names[: names.index(name)]), sum(self.steps.values())
+        report = self.report
+
+        def forward(step: int, total: int, values: Mapping[str, float]) -> None:
+            assert report is not None
+            report(before + step, whole, {f"{name}.{key}": value for key, value in values.items()})
+
+        return {
+            "report": None if report is None else forward,
+            "checkpoint": None if path is None else path.with_name(f"{path.stem}-{name}{path.suffix}"),
+        }
 
 
 @torch.no_grad()

@@ -35,13 +35,16 @@ class Generator(Protocol):
         kind: Name in the registry.
         settings: The class of `config`.
         config: Every number of the method.
-        provenance: Columns that the method adds to each row (where it came from).
     """
 
     kind: ClassVar[str]
     settings: ClassVar[type[Config]]
-    provenance: ClassVar[tuple[Field, ...]]
     config: Config
+
+    @property
+    def provenance(self) -> tuple[Field, ...]:
+        """Columns that the method adds to each row (where it came from)."""
+        ...
 
     @property
     def derives_terminations(self) -> bool:
@@ -94,7 +97,7 @@ def derived_fields(spec: DatasetSpec) -> tuple[str, ...]:
 
 
 class Postprocess:
-    """Samples leave in physical units: clipped into their bounds, flags boolean, terminations by the known function.
+    """Samples leave in physical units: inside their bounds, flags boolean, terminations by the known function.
 
     Args:
         spec: What the rows must be like.
@@ -104,11 +107,31 @@ class Postprocess:
     def __init__(self, spec: DatasetSpec, *, derive: bool = True) -> None:
         self.layout = Layout(modelled_fields(spec))
         self._terminated = known_termination(spec) if derive else None
+        self._limits = _limits(spec)
+
+    def terminated(self, next_observations: Array) -> Array:
+        """Flags `[n]` by the environment's function; it must be known."""
+        assert self._terminated is not None
+        return self._terminated(next_observations)
+
+    def bounded(self, columns: Mapping[str, Array]) -> dict[str, Array]:
+        """The columns that have limits, moved inside them."""
+        found = {name: limits for name, limits in self._limits.items() if name in columns}
+        return {name: np.clip(columns[name], low, high) for name, (low, high) in found.items()}
+
+    def limits(self, layout: Layout) -> tuple[Array, Array]:
+        """Smallest and largest value `[channels]` of the channels of a layout; infinite where there is none."""
+        low, high = np.full(layout.size, -np.inf, np.float32), np.full(layout.size, np.inf, np.float32)
+        for name, limits in self._limits.items():
+            if name in layout.slices:
+                low[layout.slices[name]], high[layout.slices[name]] = (limit.reshape(-1) for limit in limits)
+        return low, high
 
     def from_columns(self, columns: Mapping[str, Array], provenance: Mapping[str, Array]) -> Transitions:
         """Columns in physical units -> finished rows; terminations may be missing where their function is known."""
         derived = {"terminations"} if self._terminated is not None else set()
-        rows = {f.name: f.clipped(np.asarray(columns[f.name], f.dtype)) for f in self.layout if f.name not in derived}
+        rows = {f.name: np.asarray(columns[f.name], f.dtype) for f in self.layout if f.name not in derived}
+        rows |= self.bounded(rows)
         if self._terminated is not None:
             rows["terminations"] = self._terminated(rows["next_observations"])
         return Transitions({**{field.name: rows[field.name] for field in self.layout}, **provenance})
@@ -116,6 +139,23 @@ class Postprocess:
     def from_vectors(self, x: Array, provenance: Mapping[str, Array]) -> Transitions:
         """Packed vectors `[n, layout.size]` in physical units -> finished rows."""
         return self.from_columns(self.layout.unpack(x), provenance)
+
+
+def _limits(spec: DatasetSpec) -> dict[str, tuple[Array, Array]]:
+    """Bounds of the columns that have some: of the field, or what the environment clips observations to."""
+    found = {
+        f.name: (np.asarray(f.low, f.dtype).reshape(f.shape), np.asarray(f.high, f.dtype).reshape(f.shape))
+        for f in modelled_fields(spec)
+        if f.clip
+    }
+    if spec.environment is not None:
+        from synth_pipeline import envs
+
+        clip = envs.make(spec.environment).spec.observation_clip
+        if clip is not None:
+            high = np.array([np.inf if limit is None else limit for limit in clip], np.float32)
+            found |= {name: (-high, high) for name in ("observations", "next_observations") if spec.has(name)}
+    return found
 
 
 def save(generator: Generator, directory: Path, *, extra: Mapping[str, Any]) -> None:

@@ -1,186 +1,251 @@
 """SynthER: Synthetic Experience Replay (Lu et al., NeurIPS 2023, arXiv:2303.06614).
 
-One transition is one vector [s, a, r, s', termination]; an EDM (Karras et al. 2022, arXiv:2206.00364) models it
-unconditionally. The preset `paper` follows the paper and its code to the letter; the defaults here are our recipe.
+A diffusion model (EDM, Karras et al. 2022, arXiv:2206.00364) is fitted to single transitions and sampled without end.
+The preset `paper` follows the paper and its code to the letter; the defaults here are our recipe.
 
 Our differences, each a setting
-  1. `next_observations: difference` models s' - s, whose scale is what dynamics errors are measured in.
-  2. A pre-norm network modulated by the noise level, 13 times smaller than the published one.
-  3. DPM-Solver++(2M) with 20 calls of the network instead of 255, in bfloat16.
+  1. `rows: factorised` draws p(s, a) by diffusion, then p(s' | s, a) and p(r | s, a, s'): each is an ensemble's mean,
+     plus a diffused residual where a calibration test finds noise (`dynamics/conditional.py`). `joint` draws the whole
+     row [s, a, r, s', termination] at once, as published; then `next_observations: difference` models s' - s.
+  2. A pre-norm network modulated by the noise level, 19 times smaller than the published one.
+  3. DPM-Solver++(2M) with few calls of the network instead of 255.
   4. Terminations come from the environment's own function where it is known; otherwise they are modelled.
+  5. Values at a bound (clipped velocities, saturated actions) are spread beyond it to learn, and clipped when drawn.
+  6. `condition`: a relevance of rows (return, reward, nearness to a termination, rarity) that samples can be aimed at
+     (PGR, Wang et al. 2024, arXiv:2410.18082), with importance weights that undo it.
 Always: actions and clipped observations inside their bounds, flags boolean, no global state.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field as Setting
-from pydantic import model_validator
-from torch import Tensor, nn
 
 from synth_pipeline.config import Config
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.fields import Array, Field, Layout
-from synth_pipeline.data.normalize import NORMALIZERS, Normalizer
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
-from synth_pipeline.diffusion.grid import Spacing, make_grid
-from synth_pipeline.diffusion.networks.mlp import ModulatedMLP, ResidualMLP
-from synth_pipeline.diffusion.parametrisation import Parametrisation
-from synth_pipeline.diffusion.sampler import sample
-from synth_pipeline.diffusion.schedules import EDM
-from synth_pipeline.diffusion.steps import STEPS, Churn, Heun
-from synth_pipeline.diffusion.trainer import Trainer, TrainerConfig
+from synth_pipeline.diffusion.trainer import Phases
+from synth_pipeline.diffusion.vector import VectorConfig, VectorDiffusion, under
+from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig
 from synth_pipeline.generators.base import Postprocess, Report, derived_fields, modelled_fields
-from synth_pipeline.seeding import Stage, integer_seed
+from synth_pipeline.generators.relevance import RELEVANCE, Aim, Levels
+from synth_pipeline.seeding import Stage, stream
+
+BEYOND = 0.3  # standard deviations, mean distance to which values at a bound are spread
 
 
-class NetworkConfig(Config):
-    """The denoiser."""
+class SyntherConfig(VectorConfig):
+    """Every number of the method; those of the diffusion of rows stand at the top."""
 
-    kind: Literal["modulated", "residual"] = Setting("modulated", description="ours, or the published residual MLP")
-    width: int = Setting(256, ge=8, description="units of the residual stream")
-    depth: int = Setting(4, ge=1, description="residual blocks")
-    expansion: int = Setting(2, ge=1, description="hidden units of a block, in widths (modulated only)")
-
-
-class SamplerConfig(Config):
-    """How samples are drawn."""
-
-    step: Literal["dpmpp_2m", "heun", "euler"] = Setting("dpmpp_2m", description="solver")
-    num_steps: int = Setting(20, ge=1, description="steps; heun calls the network 2 N - 1 times, the others N times")
-    churn: float = Setting(0.0, ge=0, description="S_churn of the stochastic sampler (heun only)")
-    spacing: Spacing = Setting("karras", description="spacing of the noise levels")
-    sigma_min: float = Setting(0.002, gt=0, description="smallest noise level, in standard deviations of the data")
-    sigma_max: float = Setting(80.0, gt=0, description="largest noise level")
-
-    @model_validator(mode="after")
-    def _rising(self) -> SamplerConfig:
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min {self.sigma_min:g} must be below sigma_max {self.sigma_max:g}")
-        return self
-
-
-class SyntherConfig(Config):
-    """Every number of the method."""
-
+    rows: Literal["factorised", "joint"] = Setting("factorised", description="p(s, a) first, or whole rows at once")
     next_observations: Literal["difference", "state"] = Setting("difference", description="model s' - s, or s' itself")
     derive_terminations: bool = Setting(True, description="leave flags to the environment's function where it is known")
-    normalizer: Literal["standard", "min_max", "quantile"] = Setting("standard", description="fitted on real rows")
-    p_mean: float = Setting(-1.2, description="mean of ln sigma in training")
-    p_std: float = Setting(1.2, gt=0, description="standard deviation of ln sigma in training")
-    network: NetworkConfig = Setting(NetworkConfig(), description="the denoiser")
-    sampler: SamplerConfig = Setting(SamplerConfig(), description="how samples are drawn")
-    trainer: TrainerConfig = Setting(TrainerConfig(), description="the optimisation")
+    spread_bounds: bool = Setting(True, description="spread values at a bound beyond it while learning")
+    condition: str = Setting("none", description="relevance that samples can be aimed at; none: unconditional")
+    condition_dropout: float = Setting(0.2, ge=0, lt=1, description="share of rows learned without their condition")
+    dynamics: ConditionalConfig = Setting(ConditionalConfig(), description="p(s' | s, a) of factorised rows")
+    rewards: ConditionalConfig = Setting(ConditionalConfig(), description="p(r | s, a, s') of factorised rows")
 
 
 class SynthER:
-    """An unconditional EDM over whole transitions."""
+    """An EDM over transitions, whole or factorised."""
 
     kind: ClassVar[str] = "synther"
     settings: ClassVar[type[Config]] = SyntherConfig
-    provenance: ClassVar[tuple[Field, ...]] = ()
 
     def __init__(self, config: SyntherConfig | None = None, *, device: str = "auto") -> None:
-        self.config = config or SyntherConfig()
-        self.device = pick_device(device)
+        self.config, self._device = config or SyntherConfig(), device
+        self._aim = Aim()
+        if self.config.condition != "none":
+            RELEVANCE.load(self.config.condition)  # a wrong name is an error before anything is trained
 
     @property
     def derives_terminations(self) -> bool:
         """As configured."""
         return self.config.derive_terminations
 
+    @property
+    def provenance(self) -> tuple[Field, ...]:
+        """The importance weight of a row that was aimed at something."""
+        return () if self.config.condition == "none" else (Field(name="weight"),)
+
     def fit(self, data: Dataset, *, seed: int, report: Report | None = None, checkpoint: Path | None = None) -> None:
-        """Train the denoiser; with a checkpoint file a killed run goes on where it was, to the same bytes."""
+        """Train what follows from (s, a), then the diffusion; a killed run goes on where it was, to the same bytes."""
         self._prepare(data.spec)
-        x = self._pack(data.transitions().columns)
+        rows = data.transitions().columns
+        phases = self._phases(report, checkpoint)
+        if self._follows:
+            self._fit_what_follows(data, seed, phases)
+        x = self._spread(self._pack(rows), stream(seed, Stage.TRAIN, 9))
         flags = np.zeros(x.shape[1], bool)
         for field in self._layout:
             flags[self._layout.slices[field.name]] = field.kind == "binary"
+        self._levels = Levels.of(self.config.condition, data)
         # Flags stay 0 and 1, as published: their spread says nothing about the scale on which they matter.
-        self._normalizer: Normalizer = NORMALIZERS.load(self.config.normalizer).fit(x, exempt=flags)
-        network = self._network(torch.Generator().manual_seed(integer_seed(seed, Stage.TRAIN, 1)))
-        trainer = Trainer(network, self._loss, self.config.trainer, seed=seed, device=self.device)
-        trainer.train(torch.from_numpy(self._normalizer.encode(x)), checkpoint=checkpoint, report=report)
-        self._model = trainer.average
+        self._diffusion.fit(x, seed=seed, exempt=flags, **self._told(), **phases.phase("rows"))
 
-    @torch.no_grad()
+    def update(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
+        """Train on from the present weights, on a buffer that has grown (SynthER online, sec. 4.2 of the paper).
+
+        What follows from (s, a) is learned anew, which is cheap; the diffusion keeps its weights and units.
+
+        Args:
+            data: The whole buffer, old rows and new.
+            seed: Of this update; another one for each.
+            report: Called now and then with (step, total steps, values).
+        """
+        phases = self._phases(report, None)
+        if self._follows:
+            self._fit_what_follows(data, seed, phases)
+        x = self._spread(self._pack(data.transitions().columns), stream(seed, Stage.TRAIN, 9))
+        self._levels = Levels.of(self.config.condition, data)
+        self._diffusion.continue_on(x, seed=seed, report=phases.phase("rows")["report"], **self._told())
+
+    def aimed(self, aim: Aim) -> SynthER:
+        """This generator, with samples aimed at the rows of highest relevance.
+
+        Raises:
+            ConfigError: When the model was not trained with that condition.
+        """
+        aim.require(self.config.condition)
+        other = SynthER(self.config, device=self._device)
+        other.__dict__.update(self.__dict__)
+        other._aim = aim
+        return other
+
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
         """Noise at the address of the shard, through the solver, back to physical units."""
-        generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**63)))
-        s, config = self._parametrisation, self.config.sampler
-        grid = make_grid(s.schedule, config.num_steps, spacing=config.spacing)
-        noise = torch.randn(rows, self._layout.size, generator=generator, device=self.device)
-        step = Heun(Churn(config.churn)) if config.step == "heun" and config.churn else STEPS[config.step]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.trainer.autocast):
-            model = s.denoiser(self._model)
-            x = sample(model, noise * grid.start_scale.to(noise), grid, step=step, rng=generator)
-        return self._unpack(self._normalizer.decode(x.float().cpu().numpy()))
+        levels, weights = self._levels.draw(rows, self._aim, rng)
+        columns = self._layout.unpack(self._diffusion.sample(rows, rng, given=levels, guidance=self._aim.guidance))
+        if self._follows:
+            columns |= self._post.bounded(columns)
+            columns |= self._what_follows(columns, rng)
+        elif self.config.next_observations == "difference":
+            columns["next_observations"] = columns["observations"] + columns["next_observations"]
+        return self._post.from_columns(columns, {} if weights is None else {"weight": weights})
+
+    def _fit_what_follows(self, data: Dataset, seed: int, phases: Phases) -> None:
+        """p(s' - s | first) and p(r | first, s' - s, derived flags)."""
+        rows = data.transitions().columns
+        first, groups = self._layout.pack(rows), _groups(data, seed)
+        if "next_observations" in self._follows:
+            change = _flat(np.asarray(rows["next_observations"], np.float64) - rows["observations"])
+            self._next.fit(first, change, groups=groups, seed=seed, address=1, name="dynamics", phases=phases)
+        if "rewards" in self._follows:
+            told, rewards = self._told_to_rewards(rows), _flat(np.asarray(rows["rewards"], np.float64))
+            self._reward.fit(told, rewards, groups=groups, seed=seed, address=2, name="rewards", phases=phases)
+
+    def _what_follows(self, columns: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        if "next_observations" in self._follows:
+            change = self._next.sample(self._layout.pack(columns), rng)
+            before = columns["observations"]
+            found["next_observations"] = (before + change.reshape(before.shape)).astype(np.float32)
+            found |= self._post.bounded(found)
+        if "rewards" in self._follows:
+            rewards = self._reward.sample(self._told_to_rewards({**columns, **found}), rng)
+            found["rewards"] = rewards[:, 0].astype(np.float32)
+        return found
+
+    def _told_to_rewards(self, columns: Mapping[str, Array]) -> Array:
+        """What a reward may depend on: the row, the change of the state, and the termination that follows from it."""
+        parts = [self._layout.pack(columns)]
+        if self._spec.has("next_observations"):
+            parts.append(_flat(np.asarray(columns["next_observations"], np.float64) - columns["observations"]))
+            if self._derived:
+                parts.append(self._post.terminated(columns["next_observations"])[:, None])
+        return np.concatenate(parts, axis=1, dtype=np.float32)
+
+    def notes(self) -> list[str]:
+        """What the fit decided, in words."""
+        found = []
+        for name, model in self._models().items():
+            noisy = int(model.noisy.sum())
+            what = f"{noisy} of {len(model.noisy)} components hold noise, which is sampled"
+            found.append(f"{name}: {what if noisy else 'what is left looks like model error, so the mean is taken'}")
+        return found
+
+    @property
+    def calls(self) -> int:
+        """Calls of diffusion networks for one row."""
+        return self.config.sampler.calls + sum(model.calls for model in self._models().values())
 
     def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Spec, normalizer, averaged weights."""
-        weights = {f"network.{name}": value.cpu().numpy() for name, value in self._model.state_dict().items()}
-        arrays = {f"normalizer.{name}": value for name, value in self._normalizer.arrays().items()}
-        return {"spec": self._spec.plain()}, {**arrays, **weights}
+        """Spec, what follows from (s, a), diffusion, levels of the condition."""
+        values: dict[str, Any] = {"spec": self._spec.plain()}
+        arrays = self._levels.arrays()
+        models: dict[str, VectorDiffusion | Conditional] = {"rows": self._diffusion, **self._models()}
+        for name, model in models.items():
+            values[name], own = model.state()
+            arrays |= {f"{name}.{key}": value for key, value in own.items()}
+        return values, arrays
 
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Inverse of `state`."""
         self._prepare(DatasetSpec.parse(values["spec"], where="saved spec"))
-        self._normalizer = NORMALIZERS.load(self.config.normalizer).from_arrays(_under(arrays, "normalizer."))
-        self._model = self._network(torch.Generator()).to(self.device).eval().requires_grad_(False)
-        weights = {name: torch.from_numpy(value.copy()) for name, value in _under(arrays, "network.").items()}
-        self._model.load_state_dict(weights)
+        self._levels = Levels.from_arrays(self.config.condition, arrays)
+        self._diffusion.restore(values["rows"], under(arrays, "rows."))
+        for name, model in self._models().items():
+            model.restore(values[name], under(arrays, f"{name}."))
 
     def _prepare(self, spec: DatasetSpec) -> None:
-        derived = derived_fields(spec) if self.config.derive_terminations else ()
-        fields = tuple(field for field in modelled_fields(spec) if field.name not in derived)
-        if self.config.next_observations == "difference":  # which has other bounds than a state
+        config = self.config
+        self._spec, self._derived = spec, derived_fields(spec) if config.derive_terminations else ()
+        present = {field.name for field in spec.fields}
+        follows = {"next_observations", "rewards"} & present if config.rows == "factorised" else set()
+        self._follows = frozenset(follows)
+        fields = tuple(f for f in modelled_fields(spec) if f.name not in self._derived and f.name not in follows)
+        if config.next_observations == "difference":  # which has other bounds than a state
             fields = tuple(f.replace(clip=False) if f.name == "next_observations" else f for f in fields)
-        self._spec = spec
         self._layout = Layout(fields)
-        self._post = Postprocess(spec, derive=self.config.derive_terminations)
-        noise = self.config.sampler
-        self._parametrisation = Parametrisation("edm", EDM(horizon=noise.sigma_max, smallest=noise.sigma_min))
+        self._post = Postprocess(spec, derive=config.derive_terminations)
+        self._diffusion = VectorDiffusion(config, device=self._device)
+        self._next = Conditional(config.dynamics, device=self._device)
+        self._reward = Conditional(config.rewards, device=self._device)
 
-    def _network(self, generator: torch.Generator) -> nn.Module:
-        c = self.config.network
-        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is put back as it was
-            torch.manual_seed(generator.initial_seed())
-            if c.kind == "residual":
-                return ResidualMLP(self._layout.size, width=c.width, depth=c.depth, generator=generator)
-            return ModulatedMLP(self._layout.size, width=c.width, depth=c.depth, expansion=c.expansion)
+    def _models(self) -> dict[str, Conditional]:
+        models = {"next_observations": ("dynamics", self._next), "rewards": ("rewards", self._reward)}
+        return {name: model for field, (name, model) in models.items() if field in self._follows}
 
-    def _loss(self, network: nn.Module, batch: Tensor, rng: torch.Generator) -> Tensor:
-        """Karras et al. 2022, eq. 2 with lambda(sigma) = 1 / c_out^2 and ln sigma ~ N(P_mean, P_std^2)."""
-        normal = torch.randn(len(batch), generator=rng, device=batch.device)
-        sigma = torch.exp(self.config.p_mean + self.config.p_std * normal)
-        noise = torch.randn(batch.shape, generator=rng, device=batch.device)
-        return self._parametrisation.loss(network, batch, sigma, noise)[0]
+    def _phases(self, report: Report | None, checkpoint: Path | None) -> Phases:
+        steps: dict[str, int] = {}
+        for name, model in self._models().items():
+            steps |= model.phases(name)
+        return Phases(steps | {"rows": self.config.trainer.gradient_steps}, report, checkpoint)
+
+    def _told(self) -> dict[str, Any]:
+        return {"given": self._levels.values, "dropout": self.config.condition_dropout}
 
     def _pack(self, columns: Mapping[str, Array]) -> Array:
-        if self.config.next_observations == "state":
-            return self._layout.pack(columns)
-        change = columns["next_observations"] - columns["observations"]
-        return self._layout.pack({**columns, "next_observations": change})
+        if "next_observations" in self._layout.slices and self.config.next_observations == "difference":
+            change = columns["next_observations"] - columns["observations"]
+            columns = {**columns, "next_observations": change}
+        return self._layout.pack(columns)
 
-    def _unpack(self, x: Array) -> Transitions:
-        columns = self._layout.unpack(x)
-        if self.config.next_observations == "difference":
-            columns["next_observations"] = columns["observations"] + columns["next_observations"]
-        return self._post.from_columns(columns, {})
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    def _spread(self, x: Array, rng: np.random.Generator) -> Array:
+        """Values at a bound that the environment clips to, moved beyond it: a density instead of an atom."""
+        if not self.config.spread_bounds:
+            return x
+        x = x.copy()
+        low, high = self._post.limits(self._layout)
+        far = BEYOND * x.std(axis=0) * rng.exponential(size=x.shape)
+        return np.where(x >= high, high + far, np.where(x <= low, low - far, x)).astype(np.float32)
 
 
-def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
+def _flat(values: Array) -> Array:
+    return values.reshape(len(values), math.prod(values.shape[1:]))
+
+
+def _groups(data: Dataset, seed: int) -> Array:
+    """`[n]`, rows that belong together, in random order: episodes, or single rows where there are none."""
+    rng = stream(seed, Stage.TRAIN, 8)
+    if data.episodes is None:
+        return rng.permutation(len(data))
+    return rng.permutation(len(data.episodes))[data.episodes.episode_ids]

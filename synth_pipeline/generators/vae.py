@@ -89,7 +89,7 @@ class VAE:
             decay="constant",
             clip_norm=10.0,
             ema_decay=0.0,
-            autocast=False,
+            precision="float32",
         )
         trainer = Trainer(network, self._loss, numbers, seed=seed)
         trainer.train(torch.from_numpy(self._normalizer.encode(x)), checkpoint=checkpoint, report=report)

@@ -55,17 +55,16 @@ class TestVAE(GeneratorTests):
     quick = {"gradient_steps": 250, "width": 32, "batch_size": 64, "learning_rate": 3e-3}  # noqa: RUF012
 
 
+FEW = {"gradient_steps": 200, "batch_size": 64, "warmup_steps": 20, "precision": "float32", "log_every": 50}
+FEW_MEAN = {"residual": "none", "regressor": {"width": 32, "depth": 2, "members": 2, "trainer": FEW}}
+
+
 class TestSynthER(GeneratorTests):
     kind = "synther"
     quick = {  # noqa: RUF012
         "network": {"width": 32, "depth": 2},
         "sampler": {"num_steps": 8},
-        "trainer": {
-            "gradient_steps": 200,
-            "batch_size": 64,
-            "warmup_steps": 20,
-            "ema_decay": 0.98,
-            "autocast": False,
-            "log_every": 50,
-        },
+        "trainer": {**FEW, "ema_decay": 0.98},
+        "dynamics": FEW_MEAN,
+        "rewards": FEW_MEAN,
     }

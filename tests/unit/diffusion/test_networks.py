@@ -20,7 +20,8 @@ def test_a_modulated_network_starts_at_zero_and_every_block_as_identity():
     x, level = torch.randn(7, 5), torch.randn(7)
     assert torch.equal(network(x, level), torch.zeros(7, 5))
     hidden = torch.randn(7, 16)
-    assert torch.equal(network.blocks[0](hidden, torch.randn(7, 16)), hidden)
+    modulation = network.modulation(torch.randn(7, 16)) + network.offsets[0]
+    assert torch.equal(network.blocks[0](hidden, modulation), hidden)
 
 
 def test_each_row_sees_its_own_noise_level():
@@ -33,6 +34,18 @@ def test_each_row_sees_its_own_noise_level():
         alone = torch.cat([network(x[i : i + 1], level[i : i + 1]) for i in range(4)])
         assert torch.allclose(together, alone, atol=1e-5)
         assert not torch.allclose(network(x, level.flip(0)), together, atol=1e-3)
+
+
+def test_one_level_for_all_rows_is_the_same_level_for_each():
+    torch.manual_seed(0)
+    network = ModulatedMLP(3, width=16, condition=2)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, level, told = torch.randn(4, 3), torch.tensor(0.7), torch.randn(4, 2)
+    for rest in ((), (told,), (told, torch.tensor([True, False, True, True]))):
+        together = network(x, level.expand(4), *rest)
+        assert torch.allclose(together, network(x, level.repeat(4), *rest), atol=1e-6)
+    assert network(x[:0], level.expand(0)).shape == (0, 3)
 
 
 def test_random_frequencies_come_from_the_given_generator_and_are_saved():

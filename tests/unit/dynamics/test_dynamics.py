@@ -11,15 +11,18 @@ from worlds import linear_gaussian, roll
 from synth_pipeline import envs
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import split_dataset
-from synth_pipeline.dynamics import Ensemble, EnsembleConfig, held_out_errors, learned_floor, learned_oracle
+from synth_pipeline.dynamics.ensemble import Ensemble, held_out_errors, learned_floor, learned_oracle
+from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import ConfigError, SourceError
 from synth_pipeline.validation.oracle import dynamics, judge_sample
 from synth_pipeline.validation.truth import Truth
 
 
 def config(steps, **changes):
-    trainer = EnsembleConfig().trainer.replace(gradient_steps=steps, batch_size=256, warmup_steps=20, autocast=False)
-    return EnsembleConfig(**{"members": 3, "width": 64, "depth": 2, "trainer": trainer, **changes})
+    trainer = RegressorConfig().trainer.replace(
+        gradient_steps=steps, batch_size=256, warmup_steps=20, precision="float32"
+    )
+    return RegressorConfig(**{"members": 3, "width": 64, "depth": 2, "trainer": trainer, **changes})
 
 
 def fitted(data, steps, seed=0, **changes):
@@ -163,4 +166,4 @@ def test_it_serves_as_an_oracle(ensemble, data):
 
 def test_one_member_is_no_ensemble():
     with pytest.raises(ConfigError, match="members"):
-        EnsembleConfig.parse({"members": 1})
+        RegressorConfig.parse({"members": 1})

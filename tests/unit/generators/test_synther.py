@@ -1,27 +1,34 @@
-"""SynthER: the published recipe to the letter, differences, flags, resume."""
+"""SynthER: the published recipe to the letter, factorised rows, bounds, aims, growing buffers, resume."""
 
 import numpy as np
 import pytest
 import torch
-from toy_data import toy_dataset
+from toy_data import random_episodes, toy_dataset
+from worlds import roll
 
-from synth_pipeline.diffusion.networks.mlp import count_parameters
+from synth_pipeline.data.rows import Dataset
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.generators.base import build
+from synth_pipeline.generators.relevance import Aim
 from synth_pipeline.generators.synther import SynthER, SyntherConfig
 from synth_pipeline.run_config import load_run_config
 from synth_pipeline.seeding import Stage, stream
 
+FEW = {"gradient_steps": 60, "batch_size": 32, "warmup_steps": 5, "precision": "float32", "log_every": 20}
+MEAN = {"residual": "none", "regressor": {"members": 2, "width": 32, "depth": 2, "trainer": FEW}}
 QUICK = {
     "network": {"width": 32, "depth": 2},
     "sampler": {"num_steps": 6},
-    "trainer": {"gradient_steps": 60, "batch_size": 32, "warmup_steps": 5, "autocast": False, "log_every": 20},
+    "trainer": FEW,
+    "dynamics": MEAN,
+    "rewards": MEAN,
 }
+LONGER = {**FEW, "gradient_steps": 1500, "batch_size": 128, "learning_rate": 3e-3}
 
 
-def fitted(**settings):
+def fitted(data=None, **settings):
     synther = SynthER(SyntherConfig.parse({**QUICK, **settings}))
-    synther.fit(toy_dataset(), seed=3)
+    synther.fit(data or toy_dataset(), seed=3)
     return synther
 
 
@@ -29,9 +36,23 @@ def draw(synther, rows=50):
     return synther.sample(rows, stream(0, Stage.GENERATE, 0, 0))
 
 
+def nearness(rows):
+    """-|s|^2: what the toy pays for a drawn state, whatever the small model of rewards makes of it."""
+    return -np.sum(rows["observations"].astype(float) ** 2, axis=1)
+
+
+def calls_of(synther):
+    counted = []
+    synther._diffusion._model.register_forward_hook(lambda *_: counted.append(1))
+    draw(synther, rows=2)
+    return len(counted)
+
+
 def test_the_preset_paper_is_the_published_recipe():
     config = SyntherConfig.parse({k: v for k, v in load_run_config("paper").generator.items() if k != "kind"})
-    assert (config.next_observations, config.derive_terminations, config.normalizer) == ("state", False, "standard")
+    assert (config.rows, config.next_observations, config.normalizer) == ("joint", "state", "standard")
+    assert not config.derive_terminations
+    assert not config.spread_bounds
     assert (config.p_mean, config.p_std) == (-1.2, 1.2)
     assert (config.sampler.num_steps, config.sampler.churn, config.sampler.step) == (128, 80, "heun")
     t = config.trainer
@@ -40,64 +61,146 @@ def test_the_preset_paper_is_the_published_recipe():
 
 
 def test_the_published_sampler_calls_the_network_255_times():
-    synther = fitted(sampler={"step": "heun", "num_steps": 128, "churn": 80})
-    calls = 0
-
-    def count(*_):
-        nonlocal calls
-        calls += 1
-
-    synther._model.register_forward_hook(count)
-    draw(synther, rows=2)
-    assert calls == 255
+    synther = fitted(rows="joint", sampler={"step": "heun", "num_steps": 128, "churn": 80})
+    assert calls_of(synther) == synther.calls == 255
 
 
 def test_the_default_sampler_calls_it_once_a_step():
     synther = fitted()
-    calls = []
-    synther._model.register_forward_hook(lambda *_: calls.append(1))
-    draw(synther, rows=2)
-    assert len(calls) == 6
+    assert calls_of(synther) == synther.calls == 6
 
 
-def test_published_and_modern_networks_have_their_sizes():
-    paper = build({"kind": "synther", **{"network": {"kind": "residual", "width": 2048, "depth": 6}}})
-    paper._prepare(toy_dataset().spec)
-    assert count_parameters(paper._network(torch.Generator())) > 25e6
+def test_the_published_network_has_its_size():
+    paper = fitted(
+        rows="joint",
+        network={"kind": "residual", "width": 2048, "depth": 6},
+        trainer={**FEW, "gradient_steps": 1},
+    )
+    assert sum(p.numel() for p in paper._diffusion._model.parameters()) > 25e6
 
 
-def test_flags_are_modelled_as_they_are_and_thresholded():
-    rows = draw(fitted(), rows=500)
-    assert rows["terminations"].dtype == bool
-    assert 0 <= rows["terminations"].mean() < 0.5
+@pytest.mark.parametrize("rows", ["factorised", "joint"])
+def test_flags_are_modelled_as_they_are_and_thresholded(rows):
+    drawn = draw(fitted(rows=rows), rows=500)
+    assert drawn["terminations"].dtype == bool
+    assert 0 <= drawn["terminations"].mean() < 0.5
 
 
-def test_differences_and_states_are_two_targets_of_one_distribution():
-    for target in ("difference", "state"):
-        rows = draw(fitted(next_observations=target), rows=400)
-        real = toy_dataset().transitions()
-        assert np.isfinite(rows["next_observations"]).all()
-        assert np.abs(rows["next_observations"].mean(0) - real["next_observations"].mean(0)).max() < 1.0
+@pytest.mark.parametrize("target", ["difference", "state"])
+def test_differences_and_states_are_two_targets_of_one_distribution(target):
+    drawn, real = draw(fitted(rows="joint", next_observations=target), rows=400), toy_dataset().transitions()
+    assert np.isfinite(drawn["next_observations"]).all()
+    assert np.abs(drawn["next_observations"].mean(0) - real["next_observations"].mean(0)).max() < 1.0
+
+
+def test_what_follows_is_that_of_the_drawn_state_and_action():
+    """s' = 0.9 s + 0.1 a and r = -|s|^2, learned from other rows, hold on drawn ones."""
+    longer = {**MEAN, "regressor": {**MEAN["regressor"], "trainer": LONGER}}
+    data = Dataset(toy_dataset().spec, random_episodes([40] * 40, seed=1))
+    drawn = draw(fitted(data, dynamics=longer, rewards=longer, trainer=LONGER), rows=2000)
+    expected = 0.9 * drawn["observations"] + 0.1 * np.pad(drawn["actions"], ((0, 0), (0, 1)))
+    assert np.abs(drawn["next_observations"] - expected).mean() < 0.03
+    reward = -np.sum(drawn["observations"] ** 2, axis=1)
+    assert np.corrcoef(drawn["rewards"], reward)[0, 1] > 0.98
+
+
+def test_values_at_a_bound_are_spread_to_learn_and_come_back():
+    """Half of the actions are saturated; so are about half of those drawn, exactly."""
+    data = toy_dataset((60, 60, 60))
+    data.episodes.columns["actions"][::2, 0] = 1.0
+    synther = fitted(data, trainer=LONGER)
+    low, high = synther._post.limits(synther._layout)
+    x = synther._pack(data.transitions().columns)
+    spread = synther._spread(x, np.random.default_rng(0))
+    assert np.array_equal(np.clip(spread, low, high), x)
+    assert len(np.unique(spread[x >= high])) > 50
+    drawn = draw(synther, rows=2000)["actions"][:, 0]
+    assert (drawn == 1.0).mean() == pytest.approx(0.5, abs=0.12)
+    assert (draw(fitted(data, trainer=LONGER, spread_bounds=False), rows=2000)["actions"] <= 1).all()
+
+
+def test_observations_stay_inside_what_the_environment_shows():
+    data = roll("hopper", episodes=20, steps=40)
+    synther = fitted(data)
+    drawn = draw(synther, rows=300)
+    _, high = synther._post.limits(synther._layout)
+    assert high[5:11].tolist() == [10.0] * 6
+    assert np.isinf(high[:5]).all()
+    for name in ("observations", "next_observations"):
+        assert np.abs(drawn[name][:, 5:]).max() <= 10
+
+
+def test_an_aim_moves_the_rows_and_weights_bring_them_back():
+    data = Dataset(toy_dataset().spec, random_episodes([40] * 40, seed=1))
+    synther = fitted(data, condition="reward", trainer=LONGER)
+    free, aimed, half = (
+        draw(synther.aimed(aim), rows=3000)
+        for aim in (Aim(), Aim(where="reward", share=1.0, top=0.1), Aim(where="reward", share=0.5, top=0.1))
+    )
+    assert (free["weight"] == 1).all()
+    top = np.quantile(nearness(data.transitions()), 0.9)
+    assert (nearness(aimed) > top).mean() > 2.5 * (nearness(free) > top).mean()
+    apart = abs(nearness(half).mean() - nearness(free).mean())
+    undone = np.average(nearness(half), weights=half["weight"])
+    assert abs(undone - nearness(free).mean()) < 0.5 * apart
+
+
+def test_guidance_exaggerates_the_aim():
+    data = Dataset(toy_dataset().spec, random_episodes([40] * 40, seed=1))
+    synther = fitted(data, condition="reward", condition_dropout=0.3, trainer=LONGER)
+    plain, guided = (
+        nearness(draw(synther.aimed(Aim(where="reward", share=1.0, guidance=w)), rows=2000)).mean() for w in (1.0, 2.0)
+    )
+    assert guided > plain
+
+
+def test_an_aim_or_condition_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigError, match="cannot be aimed at 'reward'"):
+        fitted().aimed(Aim(where="reward"))
+    with pytest.raises(ConfigError, match="near_terminal"):
+        build({"kind": "synther", "condition": "near_termnal"})
+
+
+def test_a_growing_buffer_is_learned_from_where_the_model_stands():
+    """After rows somewhere else arrive, a few steps of a warm model find them; the same few steps alone do not."""
+    first = Dataset(toy_dataset().spec, random_episodes([40] * 20, seed=1))
+    grown = random_episodes([40] * 40, seed=2)
+    moved = grown.observations + np.float32([4.0, 0, 0])
+    second = Dataset(
+        first.spec, type(grown)(moved, grown.final_observations + np.float32([4.0, 0, 0]), grown.starts, grown.columns)
+    )
+    warm = fitted(first, trainer={**LONGER, "gradient_steps": 800})
+    weights = [p.clone() for p in warm._diffusion._model.parameters()]
+    before = draw(warm, rows=1000)["observations"][:, 0].mean()
+    warm.update(second, seed=4)
+    after = draw(warm, rows=1000)["observations"][:, 0].mean()
+    assert before < 1.0
+    assert after > 3.0
+    assert any(not torch.equal(a, b) for a, b in zip(weights, warm._diffusion._model.parameters(), strict=True))
 
 
 def test_a_killed_fit_goes_on_to_the_same_bytes(tmp_path):
     class Killed(Exception):
         pass
 
-    def kill(step, total, values):
-        if step == 40:
-            raise Killed
+    def killer(step):
+        def kill(now, total, values):
+            if now == step:
+                raise Killed
 
-    settings = {"trainer": {**QUICK["trainer"], "checkpoint_seconds": 1e-9}}
+        return kill
+
+    often = {"trainer": {**FEW, "checkpoint_seconds": 1e-9}}
     unbroken = fitted()
-    first = SynthER(SyntherConfig.parse({**QUICK, **settings}))
-    with pytest.raises(Killed):
-        first.fit(toy_dataset(), seed=3, report=kill, checkpoint=tmp_path / "state.safetensors")
-    second = SynthER(SyntherConfig.parse({**QUICK, **settings}))
+    for step in (20, 80, 160):  # in each of the three trainings
+        broken = SynthER(SyntherConfig.parse({**QUICK, **often}))
+        with pytest.raises(Killed):
+            broken.fit(toy_dataset(), seed=3, report=killer(step), checkpoint=tmp_path / "state.safetensors")
+    last = SynthER(SyntherConfig.parse({**QUICK, **often}))
     steps = []
-    second.fit(toy_dataset(), seed=3, report=lambda s, *_: steps.append(s), checkpoint=tmp_path / "state.safetensors")
-    assert min(steps) >= 40
-    ours, theirs = second.state()[1], unbroken.state()[1]
+    last.fit(toy_dataset(), seed=3, report=lambda s, *_: steps.append(s), checkpoint=tmp_path / "state.safetensors")
+    assert min(steps) >= 160
+    ours, theirs = last.state()[1], unbroken.state()[1]
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
 
 

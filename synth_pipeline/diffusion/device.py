@@ -1,0 +1,36 @@
+"""Where and how precisely networks compute: the device by name, bfloat16 where the hardware multiplies it natively."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Resolved = Literal["float32", "bfloat16"]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def resolve_precision(wanted: Precision, device: torch.device) -> Resolved:
+    """`auto` is bfloat16 where the device multiplies it natively; emulated it is several times slower than float32."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if native_bfloat16(device) else "float32"
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 on this device."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def autocast(device: torch.device, precision: Resolved) -> torch.autocast:
+    """The context in which a network computes its matrix products in `precision`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,0 +1,186 @@
+"""p(y | x) as the mean of an ensemble, plus a sampled residual where what is left is noise.
+
+A regression that misses y can do so for two reasons: y is not a function of x (noise), or the function is hard (model
+error). Adding a random residual is right in the first case and makes the second worse. Two questions tell them apart,
+by component of y; both are asked about errors e of members of the ensemble on rows that they have not seen.
+- Who misses? Noise is missed by all members alike: `shared` = E[e_unseen e_others] / E[e_unseen^2] is about 1. Errors
+  of models have different signs and sizes, above all at contacts in many dimensions, and share less.
+- Do neighbours agree? Where all members are too coarse in the same way, the next row in x, of another group, is missed
+  in the same direction; noise has no direction: `smooth` = E[e e_neighbour] / E[e^2] is about 0 (lack of fit by near
+  replicates, Daniel and Wood 1980, ch. 7).
+A component is noise when it is shared and not smooth; its residual is learned by a small conditional diffusion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field as Setting
+from scipy.spatial import cKDTree
+
+from synth_pipeline.config import Config
+from synth_pipeline.data.fields import Array
+from synth_pipeline.data.normalize import Standard
+from synth_pipeline.diffusion.trainer import Phases, TrainerConfig
+from synth_pipeline.diffusion.vector import NetworkConfig, SamplerConfig, VectorConfig, VectorDiffusion, under
+from synth_pipeline.dynamics.regressor import Floats, Regressor, RegressorConfig
+
+EXACT = 1e-6  # share of the variance of y below which an error is rounding, not noise
+NEAREST = 64  # rows among which one of another group is looked for
+
+
+class ConditionalConfig(Config):
+    """Every number of the model."""
+
+    residual: Literal["auto", "none", "diffusion"] = Setting(
+        "auto", description="sampled residual: by the calibration test, never (the mean alone), or always"
+    )
+    least_shared: float = Setting(0.9, gt=0, le=1, description="an error that members share less is the model's")
+    most_smooth: float = Setting(0.1, gt=0, le=1, description="an error that neighbours share more is the model's")
+    regressor: RegressorConfig = Setting(RegressorConfig(), description="the mean")
+    diffusion: VectorConfig = Setting(
+        VectorConfig(
+            network=NetworkConfig(width=128, depth=3),
+            sampler=SamplerConfig(num_steps=16, sigma_max=20.0),
+            trainer=TrainerConfig(gradient_steps=6_000, batch_size=1024),
+        ),
+        description="the residual",
+    )
+
+
+class Conditional:
+    """p(y | x).
+
+    Args:
+        config: Its numbers.
+        device: `auto`, `cpu`, `cuda`, ...
+    """
+
+    def __init__(self, config: ConditionalConfig | None = None, *, device: str = "auto") -> None:
+        self.config, self._device = config or ConditionalConfig(), device
+
+    def phases(self, name: str) -> dict[str, int]:
+        """Names and steps of the trainings of `fit`; the second may turn out not to be needed."""
+        mean = {name: self.config.regressor.trainer.gradient_steps}
+        noise = {f"{name}_residual": self.config.diffusion.trainer.gradient_steps}
+        return mean if self.config.residual == "none" else mean | noise
+
+    def fit(
+        self,
+        x: Array,
+        y: Array,
+        *,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        address: int,
+        name: str,
+        phases: Phases,
+    ) -> None:
+        """Learn the mean, decide what is noise, and learn its residual.
+
+        Args:
+            x: `[n, i]`, physical units.
+            y: `[n, o]`.
+            groups: `[n]`, rows that belong together (episodes): a member leaves out whole groups.
+            seed: Seed of the run.
+            address: Separates the random draws of several models of one run.
+            name: Name of the phases.
+            phases: Where progress and state go.
+
+        Raises:
+            SourceError: Without rows, or with NaN in them.
+            TrainingDivergedError: When loss or gradient stop being finite.
+        """
+        left_out = groups % self.config.regressor.members
+        self._mean = self._regressor()
+        self._mean.fit(x, y, seed=seed, address=2 * address, left_out=left_out, **phases.phase(name))
+        errors = self._mean.errors(x, y)
+        self.shared = shared_error(errors, left_out)
+        self.smooth = smooth_error(errors[left_out, np.arange(len(x))], x, groups, np.random.default_rng(seed))
+        self.noisy = self._decide()
+        if self.noisy.any():
+            rest = (y - self._mean.predict(x).mean)[:, self.noisy]
+            self._rest = self._diffusion()
+            self._rest.fit(rest, given=x, seed=seed, address=2 * address + 1, **phases.phase(f"{name}_residual"))
+
+    def _decide(self) -> npt.NDArray[np.bool_]:
+        if self.config.residual == "auto":
+            return (self.shared >= self.config.least_shared) & (self.smooth <= self.config.most_smooth)
+        return (self.shared > 0) & (self.config.residual == "diffusion")
+
+    def mean(self, x: Array) -> Floats:
+        """`[n, o]`, what is expected at `x [n, i]`."""
+        return self._mean.predict(x).mean
+
+    def sample(self, x: Array, rng: np.random.Generator) -> Floats:
+        """A draw of y `[n, o]` for every row of `x [n, i]`."""
+        y = self.mean(x)
+        if self.noisy.any():
+            y[:, self.noisy] += self._rest.sample(len(x), rng, given=x)
+        return y
+
+    @property
+    def calls(self) -> int:
+        """Calls of the residual's network for one row."""
+        return self.config.diffusion.sampler.calls if self.noisy.any() else 0
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """What the test found and decided; both models."""
+        found = {"shared": self.shared, "smooth": self.smooth, "noisy": self.noisy}
+        values: dict[str, Any] = {name: array.tolist() for name, array in found.items()}
+        arrays = {f"mean.{name}": array for name, array in self._mean.arrays().items()}
+        if self.noisy.any():
+            values["residual"], rest = self._rest.state()
+            arrays |= {f"residual.{name}": array for name, array in rest.items()}
+        return values, arrays
+
+    def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Inverse of `state`."""
+        self.shared, self.smooth = (np.array(values[name], np.float64) for name in ("shared", "smooth"))
+        self.noisy = np.array(values["noisy"], bool)
+        self._mean = self._regressor()
+        self._mean.restore(under(arrays, "mean."))
+        if self.noisy.any():
+            self._rest = self._diffusion()
+            self._rest.restore(values["residual"], under(arrays, "residual."))
+
+    def _regressor(self) -> Regressor:
+        return Regressor(self.config.regressor, device=self._device)
+
+    def _diffusion(self) -> VectorDiffusion:
+        return VectorDiffusion(self.config.diffusion, device=self._device)
+
+
+def shared_error(errors: Floats, left_out: npt.NDArray[np.int64]) -> Floats:
+    """`[o]`, the share of a member's squared error on unseen rows that the other members make too.
+
+    Args:
+        errors: `[members, n, o]`, y minus the mean of each member, in standard deviations of y.
+        left_out: `[n]`, the member that has not seen a row.
+    """
+    rows = np.arange(errors.shape[1])
+    unseen = errors[left_out, rows]
+    others = (errors.sum(axis=0) - unseen) / (len(errors) - 1)
+    power = (unseen**2).mean(axis=0)
+    shared = (unseen * others).mean(axis=0)
+    return np.where(power > EXACT, np.clip(shared / np.maximum(power, EXACT), 0.0, 1.0), 0.0)
+
+
+def smooth_error(
+    errors: Floats, x: Array, groups: npt.NDArray[np.int64], rng: np.random.Generator, *, sample: int = 20_000
+) -> Floats:
+    """`[o]`, correlation of errors `[n, o]` about 0 with those of the nearest row of another group in z-scored `x`."""
+    scored = Standard.fit(x).encode(x)
+    rows = rng.permutation(len(x))[:sample]
+    near = cKDTree(scored).query(scored[rows], k=list(range(1, min(NEAREST, len(x)) + 1)), workers=-1)[1]
+    other = groups[near] != groups[rows, None]
+    found = other.any(axis=1)
+    rows, near = rows[found], near[found, other[found].argmax(axis=1)]
+    if not len(rows):
+        return np.zeros(errors.shape[1])
+    power = np.sqrt((errors[rows] ** 2).mean(axis=0) * (errors[near] ** 2).mean(axis=0))
+    agreed: Floats = (errors[rows] * errors[near]).mean(axis=0) / np.maximum(power, EXACT)
+    return agreed

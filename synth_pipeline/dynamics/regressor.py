@@ -1,0 +1,197 @@
+"""Several perceptrons that predict mean and variance of y from x: the probabilistic ensemble (Chua et al. 2018, PETS).
+
+Members are trained at once as one batched product. Loss: Gaussian likelihood, weighted by its own variance to the power
+beta (Seitzer et al. 2022, arXiv:2203.09168): the plain likelihood neglects the mean of hard regions, contacts above
+all. Log-variances are softly bounded by learned limits (Chua et al. 2018, app. A.1). Members differ in their initial
+weights (Lakshminarayanan et al. 2017) and, on request, in the groups of rows that each leaves out; the averaged weights
+at the end of the cosine schedule are used. There is no early stop: it would need a second hold-out, and a schedule of
+fixed length keeps training one pure function of data and seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field as Setting
+from torch import Tensor, nn
+from torch.nn.functional import silu, softplus
+
+from synth_pipeline.config import Config
+from synth_pipeline.data.fields import Array
+from synth_pipeline.data.normalize import Standard
+from synth_pipeline.diffusion.device import pick_device
+from synth_pipeline.diffusion.trainer import Report, Trainer, TrainerConfig
+from synth_pipeline.diffusion.vector import under
+from synth_pipeline.seeding import Stage, integer_seed
+
+Floats = npt.NDArray[np.float64]
+CHUNK = 2048  # rows that are predicted at once: their hidden units fit the cache
+
+
+class RegressorConfig(Config):
+    """Every number of the ensemble."""
+
+    members: int = Setting(5, ge=2, description="networks")
+    width: int = Setting(200, ge=8, description="units of a hidden layer")
+    depth: int = Setting(4, ge=1, description="hidden layers")
+    beta: float = Setting(1.0, ge=0, le=1, description="0: plain likelihood; 1: the mean is fitted as by least squares")
+    bound_penalty: float = Setting(0.01, ge=0, description="weight of the distance between the log-variance limits")
+    trainer: TrainerConfig = Setting(
+        TrainerConfig(gradient_steps=5_000, batch_size=512, learning_rate=6e-3, weight_decay=1e-4),
+        description="the optimisation",
+    )
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What the ensemble expects, by row, in physical units.
+
+    Attributes:
+        mean: `[n, o]`.
+        std: `[n, o]`, noise and disagreement together.
+        disagreement: `[n]`, root mean square over the outputs of the spread of the members' means, in standard
+            deviations of y in the data.
+    """
+
+    mean: Floats
+    std: Floats
+    disagreement: Floats
+
+
+class Members(nn.Module):
+    """`members` perceptrons side by side: every layer is one batched matrix product."""
+
+    def __init__(self, inputs: int, outputs: int, config: RegressorConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        sizes = [inputs, *[config.width] * config.depth, 2 * outputs]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in pairwise(sizes):
+            weight = torch.randn(config.members, fan_in, fan_out, generator=generator) / fan_in**0.5
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(torch.zeros(config.members * fan_out)))  # flat: the trainer decays matrices
+        self.upper = nn.Parameter(torch.full((outputs,), 1.0))
+        self.lower = nn.Parameter(torch.full((outputs,), -10.0))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`[b, inputs]` -> means and log-variances, `[members, b, outputs]` each."""
+        layers = list(zip(self.weights, self.biases, strict=True))
+        h = x.expand(len(self.weights[0]), *x.shape)
+        for weight, bias in layers[:-1]:
+            h = silu(_affine(h, weight, bias))
+        with torch.autocast(x.device.type, enabled=False):  # errors are a few percent of a mean: too fine for bfloat16
+            mean, raw = _affine(h.float(), *layers[-1]).chunk(2, dim=-1)
+        bounded = self.upper - softplus(self.upper - raw)
+        return mean, self.lower + softplus(bounded - self.lower)
+
+
+def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.baddbmm(bias.view(len(weight), 1, -1), h, weight)
+
+
+class Regressor:
+    """y | x as an ensemble of Gaussians, both z-scored.
+
+    Args:
+        config: Its numbers.
+        device: `auto`, `cpu`, `cuda`, ...
+    """
+
+    def __init__(self, config: RegressorConfig | None = None, *, device: str = "auto") -> None:
+        self.config, self.device = config or RegressorConfig(), pick_device(device)
+
+    def fit(
+        self,
+        x: Array,
+        y: Array,
+        *,
+        seed: int,
+        address: int = 2,
+        left_out: npt.NDArray[np.int64] | None = None,
+        report: Report | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        """Train on rows.
+
+        Args:
+            x: `[n, i]`, physical units.
+            y: `[n, o]`.
+            seed: Seed of the run.
+            address: Separates the random draws of several regressors of one run.
+            left_out: `[n]`, the member that does not see a row; None: all see all.
+            report: Called now and then with (step, total steps, values).
+            checkpoint: File for resumable state.
+
+        Raises:
+            SourceError: Without rows, or with NaN in them.
+            TrainingDivergedError: When loss or gradient stop being finite.
+        """
+        self._inputs, self._outputs = Standard.fit(x), Standard.fit(y)
+        absent = np.full(len(x), -1) if left_out is None else left_out
+        rows = [self._inputs.encode(x), self._outputs.encode(y), absent[:, None].astype(np.float32)]
+        network = self._network(integer_seed(seed, Stage.TRAIN, address))
+        trainer = Trainer(network, self._loss, self.config.trainer, seed=seed, device=self.device)
+        trainer.train(torch.from_numpy(np.concatenate(rows, axis=1)), checkpoint=checkpoint, report=report)
+        self._model = trainer.average
+
+    def _loss(self, network: nn.Module, batch: Tensor, rng: torch.Generator) -> Tensor:
+        """Sum over members of the mean of var^beta ((y - mu)^2 / var + log var) / 2, var^beta held constant."""
+        inputs, y, absent = torch.tensor_split(batch, [len(self._inputs.shift), batch.shape[1] - 1], dim=1)
+        mean, log_variance = network(inputs)
+        likelihood = 0.5 * ((y - mean) ** 2 * (-log_variance).exp() + log_variance)
+        weighted = (self.config.beta * log_variance.detach()).exp() * likelihood
+        members = torch.arange(len(mean), device=batch.device)[:, None, None]
+        seen = (absent != members).to(weighted)
+        limits: Any = network
+        penalty = self.config.bound_penalty * (limits.upper - limits.lower).mean()
+        mean_by_member = (weighted.mean(dim=2, keepdim=True) * seen).sum(dim=(1, 2)) / seen.sum(dim=(1, 2)).clamp_min(1)
+        loss: Tensor = mean_by_member.sum() + penalty
+        return loss
+
+    @torch.no_grad()
+    def members(self, x: Array) -> tuple[Floats, Floats]:
+        """Means and log-variances of every member, `[members, n, o]` each, in standard deviations of y."""
+        encoded = torch.from_numpy(self._inputs.encode(x)).to(self.device)
+        parts = [self._model(chunk) for chunk in torch.split(encoded, CHUNK)]
+        means, log_variances = (torch.cat(side, dim=1).double().cpu().numpy() for side in zip(*parts, strict=True))
+        return means, log_variances
+
+    def predict(self, x: Array) -> Moments:
+        """Mixture of the members, moment-matched, at `x [n, i]`."""
+        means, log_variances = self.members(x)
+        spread = means.var(axis=0)
+        variance = np.exp(log_variances).mean(axis=0) + spread
+        return Moments(
+            mean=means.mean(axis=0) * self._outputs.scale + self._outputs.shift,
+            std=np.sqrt(variance) * self._outputs.scale,
+            disagreement=np.sqrt(spread.mean(axis=1)),
+        )
+
+    def errors(self, x: Array, y: Array) -> Floats:
+        """`[members, n, o]`, y minus each member's mean, in standard deviations of y."""
+        found: Floats = self._outputs.encode(y) - self.members(x)[0]
+        return found
+
+    def arrays(self) -> dict[str, Array]:
+        """Normalizers and averaged weights."""
+        arrays = {f"network.{name}": value.cpu().numpy() for name, value in self._model.state_dict().items()}
+        for side, normalizer in (("inputs", self._inputs), ("outputs", self._outputs)):
+            arrays |= {f"{side}.{name}": value for name, value in normalizer.arrays().items()}
+        return arrays
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Inverse of `arrays`."""
+        self._inputs, self._outputs = (Standard.from_arrays(under(arrays, f"{s}.")) for s in ("inputs", "outputs"))
+        self._model = self._network(0).to(self.device).eval().requires_grad_(False)
+        weights = {name: torch.from_numpy(value.copy()) for name, value in under(arrays, "network.").items()}
+        self._model.load_state_dict(weights)
+
+    def _network(self, seed: int) -> nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        return Members(len(self._inputs.shift), len(self._outputs.shift), self.config, generator)

@@ -1,0 +1,120 @@
+"""p(y | x): noise is told from model error and sampled with its shape; a function stays a function."""
+
+import numpy as np
+import pytest
+
+from synth_pipeline.diffusion.trainer import Phases
+from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig, shared_error, smooth_error
+
+FEW = {"gradient_steps": 600, "batch_size": 256, "warmup_steps": 20, "learning_rate": 3e-3, "precision": "float32"}
+CONFIG = {
+    "regressor": {"members": 3, "width": 48, "depth": 2, "trainer": FEW},
+    "diffusion": {
+        "network": {"width": 64, "depth": 2},
+        "sampler": {"num_steps": 12, "sigma_max": 20},
+        "trainer": {**FEW, "gradient_steps": 1500, "learning_rate": 2e-3},
+    },
+}
+
+
+def rows(n=6000, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, (n, 3)).astype(np.float32)
+
+
+def hard(x):
+    """A function with a kink and a jump, which a small network misses."""
+    return np.stack([np.abs(x[:, 0]) * np.sign(x[:, 1]), np.sin(8 * x[:, 2])], axis=1)
+
+
+def fitted(y, x, **changes):
+    model = Conditional(ConditionalConfig.parse({**CONFIG, **changes}))
+    phases = Phases(model.phases("y"))
+    model.fit(x, y, groups=np.arange(len(x)), seed=0, address=1, name="y", phases=phases)
+    return model
+
+
+@pytest.fixture(scope="module")
+def two_sided():
+    """The second component is noise with two modes, whose distance depends on x; the first is a function."""
+    x, rng = rows(), np.random.default_rng(1)
+    side = rng.choice([-1.0, 1.0], len(x)) * (0.5 + 0.4 * x[:, 0]) + 0.05 * rng.standard_normal(len(x))
+    return fitted(np.stack([hard(x)[:, 0], side], axis=1), x)
+
+
+def test_model_error_is_not_taken_for_noise():
+    x = rows()
+    model = fitted(hard(x), x)
+    assert not model.noisy.any()
+    assert model.calls == 0
+    assert np.array_equal(model.sample(x, np.random.default_rng(0)), model.mean(x))
+
+
+def test_noise_is_found_where_it_is(two_sided):
+    assert two_sided.noisy.tolist() == [False, True]
+    assert two_sided.shared[1] > 0.95
+    assert two_sided.smooth[0] > 0.3
+    assert two_sided.calls == 12
+
+
+def test_the_noise_has_its_modes_at_every_x(two_sided):
+    for place in (-0.8, 0.0, 0.8):
+        x = np.tile(np.float32([place, 0.5, 0.2]), (4000, 1))
+        drawn = two_sided.sample(x, np.random.default_rng(2))
+        assert np.ptp(drawn[:, 0]) < 1e-6
+        assert np.abs(drawn[:, 1]).mean() == pytest.approx(0.5 + 0.4 * place, abs=0.06)
+        assert (drawn[:, 1] > 0).mean() == pytest.approx(0.5, abs=0.06)
+        assert np.abs(np.abs(drawn[:, 1]) - 0.5 - 0.4 * place).mean() < 0.12
+
+
+def test_the_mean_alone_is_where_nothing_is():
+    x, rng = rows(2000), np.random.default_rng(1)
+    y = rng.choice([-1.0, 1.0], (len(x), 1))
+    model = fitted(y, x, residual="none")
+    assert np.abs(model.sample(x, rng)).mean() < 0.3
+    assert list(model.phases("y")) == ["y"]
+
+
+def test_it_is_saved_with_what_it_decided(two_sided):
+    values, arrays = two_sided.state()
+    other = Conditional(two_sided.config)
+    other.restore(values, arrays)
+    x = rows(50, seed=3)
+    ours, theirs = (model.sample(x, np.random.default_rng(4)) for model in (two_sided, other))
+    assert np.array_equal(ours, theirs)
+    assert values["noisy"] == [False, True]
+
+
+def test_shares_of_constructed_errors():
+    """Members that err alike share all; members that err independently share nothing; an exact one counts as exact."""
+    rng = np.random.default_rng(0)
+    left_out = rng.integers(3, size=20_000)
+    alike = np.broadcast_to(rng.standard_normal(20_000), (3, 20_000))
+    apart = rng.standard_normal((3, 20_000))
+    shares = shared_error(np.stack([alike, apart, np.zeros((3, 20_000))], axis=2), left_out)
+    assert shares[0] == pytest.approx(1.0)
+    assert shares[1] < 0.05
+    assert shares[2] == 0.0
+
+
+def test_neighbours_agree_on_what_is_smooth_and_not_on_noise():
+    """Only neighbours of other groups count: rows of one episode resemble each other anyway."""
+    x, rng = rows(5000), np.random.default_rng(0)
+    errors = np.stack([np.sin(3 * x[:, 0]), rng.standard_normal(len(x))], axis=1)
+    smooth = smooth_error(errors, x, np.arange(len(x)), rng)
+    assert smooth[0] > 0.9
+    assert abs(smooth[1]) < 0.06
+    twins = np.repeat(np.arange(2500), 2)
+    alike = np.repeat(rng.standard_normal((2500, 1)), 2, axis=0)
+    assert abs(smooth_error(alike, np.repeat(x[:2500], 2, axis=0), twins, rng)[0]) < 0.1
+    assert smooth_error(alike, np.repeat(x[:2500], 2, axis=0), np.zeros(5000, int), rng)[0] == 0.0
+
+
+def test_a_member_does_not_learn_the_rows_it_leaves_out():
+    """Random labels can only be known by heart: errors on unseen rows are larger."""
+    x, rng = rows(200), np.random.default_rng(0)
+    y = rng.standard_normal((200, 1))
+    model = fitted(y, x, residual="none", regressor={**CONFIG["regressor"], "trainer": {**FEW, "gradient_steps": 1500}})
+    errors, left_out = model._mean.errors(x, y)[..., 0], np.arange(200) % 3
+    unseen = (errors[left_out, np.arange(200)] ** 2).mean()
+    seen = (errors[(left_out + 1) % 3, np.arange(200)] ** 2).mean()
+    assert unseen > 2 * seen
