@@ -34,12 +34,15 @@ class Generator(Protocol):
     Attributes:
         kind: Name in the registry.
         settings: The class of `config`.
-        config: Every number of the method.
     """
 
     kind: ClassVar[str]
     settings: ClassVar[type[Config]]
-    config: Config
+
+    @property
+    def config(self) -> Config:
+        """Every number of the method."""
+        ...
 
     @property
     def provenance(self) -> tuple[Field, ...]:

@@ -34,6 +34,7 @@ from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.diffusion.trainer import Phases
 from synth_pipeline.diffusion.vector import VectorConfig, VectorDiffusion, under
 from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig
+from synth_pipeline.errors import ConfigError
 from synth_pipeline.generators.base import Postprocess, Report, derived_fields, modelled_fields
 from synth_pipeline.generators.relevance import RELEVANCE, Aim, Levels
 from synth_pipeline.seeding import Stage, stream
@@ -131,6 +132,16 @@ class SynthER:
             columns["next_observations"] = columns["observations"] + columns["next_observations"]
         return self._post.from_columns(columns, {} if weights is None else {"weight": weights})
 
+    def follow(self, rows: Transitions, rng: np.random.Generator) -> Transitions:
+        """Given rows with s', r and derived flags drawn anew: what this model says would have followed.
+
+        Raises:
+            ConfigError: When whole rows were learned at once, which gives no model of what follows.
+        """
+        if not self._follows:
+            raise ConfigError("nothing says what follows from (s, a)", found="rows joint", accepted="rows factorised")
+        return self._post.from_columns({**rows.columns, **self._what_follows(dict(rows.columns), rng)}, {})
+
     def _fit_what_follows(self, data: Dataset, seed: int, phases: Phases) -> None:
         """p(s' - s | first) and p(r | first, s' - s, derived flags)."""
         rows = data.transitions().columns
@@ -171,6 +182,11 @@ class SynthER:
             what = f"{noisy} of {len(model.noisy)} components hold noise, which is sampled"
             found.append(f"{name}: {what if noisy else 'what is left looks like model error, so the mean is taken'}")
         return found
+
+    @property
+    def precision(self) -> str:
+        """In what the diffusion computes its matrix products."""
+        return self._diffusion.precision
 
     @property
     def calls(self) -> int:

@@ -84,6 +84,7 @@ def against_truth(
     held_out: Integers | None = None,
     *,
     learned_floor: Mapping[str, float] | None = None,
+    sample: int = oracle.SAMPLE,
     seed: int = 0,
 ) -> list[Measurement]:
     """Dynamics, rewards and terminations against what is known; the oracle is asked once for all of them.
@@ -93,10 +94,11 @@ def against_truth(
         synthetic: What is judged.
         truth: What is known of the environment.
         held_out: Ids of the episodes that the generator did not see: then errors are also told by novelty.
-        learned_floor: Held-out errors of a learned model, see `dynamics.learned_floor`.
+        learned_floor: Held-out errors of a learned model, see `dynamics.ensemble.learned_floor`.
+        sample: Rows of each side that the oracle is asked about.
         seed: Seed of the subsamples.
     """
-    pair, parts = oracle.judge_sample(real, synthetic, truth, seed=seed), novelty.divided(real, held_out)
+    pair, parts = oracle.judge_sample(real, synthetic, truth, sample=sample, seed=seed), novelty.divided(real, held_out)
     by_novelty = None
     if pair is not None and parts is not None:
         training, unseen = (subsample(part, novelty.TRAINING, seed=seed, address=4) for part in parts)
@@ -104,10 +106,10 @@ def against_truth(
         distances = index.distances(pair[0].rows), index.distances(reference)
         by_novelty = novelty.error_at_novelty(pair[0].errors, *distances)
     return [
-        *oracle.dynamics(real, pair, learned_floor=learned_floor, by_novelty=by_novelty, seed=seed),
+        *oracle.dynamics(real, pair, sample=sample, learned_floor=learned_floor, by_novelty=by_novelty, seed=seed),
         *oracle.clipped_share(real, synthetic, truth, seed=seed),
         *oracle.calibration(real, synthetic, truth.kernel, seed=seed),
-        *terminations.terminations(real, pair, truth.terminated, seed=seed),
+        *terminations.terminations(real, pair, truth.terminated, sample=sample, seed=seed),
     ]
 
 

@@ -1,0 +1,356 @@
+"""SynthER's fidelity and speed: our default against the published recipe at equal training seconds, and absolutely.
+
+    python benchmarks/synther.py hopper              # fits, samples, measures, writes the claims of one environment
+    python benchmarks/synther.py speed               # rows per second of both, in one run, from the fitted models
+
+Arms: `default`; `paper` for as many steps as fit into the seconds (its cosine ends there); `joint`, our recipe on whole
+rows, which is diffusion alone; `control`, real (s, a) with the default's model of what follows. Fitted models and
+samples are kept in `runs/benchmark-synther/`, and a killed program goes on where it was. Meant for an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from evidence import record
+
+from synth_pipeline import stages
+from synth_pipeline.data.containers import Transitions
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.data.split import SplitData, split_dataset
+from synth_pipeline.dynamics.ensemble import Ensemble, held_out_errors
+from synth_pipeline.generators import base as generators
+from synth_pipeline.generators.base import build
+from synth_pipeline.generators.synther import SynthER
+from synth_pipeline.run_config import load_run_config
+from synth_pipeline.runs import read_json, write_json
+from synth_pipeline.scale.local import cores
+from synth_pipeline.seeding import Stage, stream
+from synth_pipeline.sources.collect import CollectedSource
+from synth_pipeline.validation import c2st, coverage, dependence, novelty
+from synth_pipeline.validation.marginals import marginals
+from synth_pipeline.validation.metric import Measurement
+from synth_pipeline.validation.oracle import ERRORS
+from synth_pipeline.validation.scorecard import against_truth
+from synth_pipeline.validation.truth import known_truth
+
+DATASETS = {
+    "hopper": "hopper/medium-replay",
+    "halfcheetah": "halfcheetah/medium-replay",
+    "pointmaze": "pointmaze-medium/waypoint",
+}
+ROWS = 100_000
+SEED = 0
+SECONDS = 900.0
+DRAWN = {"default": 50_000, "joint": 10_000, "paper": 5_000, "control": 10_000}
+CLOCKED = 30  # training steps that a rate is measured from
+FOLDER = Path("runs/benchmark-synther")
+
+
+class Bench:
+    """One environment: its data, its split, its fitted arms.
+
+    Args:
+        name: Key of `DATASETS`.
+        seconds: Training seconds of every arm.
+    """
+
+    def __init__(self, name: str, seconds: float = SECONDS) -> None:
+        self.name, self.seconds, self.folder = name, seconds, FOLDER / name
+        stages.collect(DATASETS[name], rows=ROWS, workers=cores())
+        self.data: Dataset = CollectedSource(DATASETS[name], rows=ROWS).load()
+        self.parts: SplitData = split_dataset(self.data, seed=SEED)
+        assert self.parts.split is not None
+        self.held_out = self.parts.split.held_out
+        self.truth = known_truth(self.data.spec)
+
+    def settings(self, arm: str) -> dict[str, Any]:
+        """The configuration of an arm; steps of `paper` and `joint` follow from the seconds."""
+        if arm == "default":
+            return load_run_config("default").generator
+        if arm == "paper":
+            published = load_run_config("paper").generator
+            return self._timed(merged(published, {"trainer": {"precision": "auto"}}))
+        return self._timed(merged(load_run_config("default").generator, {"rows": "joint"}))
+
+    def _timed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """With as many steps as fit into the seconds: the learning rate then falls to zero at their end."""
+        few = merged(settings, {"trainer": {"gradient_steps": CLOCKED, "log_every": 1}})
+        clock: list[float] = []
+        build(few).fit(self.parts.train, seed=SEED, report=lambda *_: clock.append(time.perf_counter()))
+        a_step = (clock[-1] - clock[CLOCKED // 3]) / (len(clock) - 1 - CLOCKED // 3)
+        return merged(settings, {"trainer": {"gradient_steps": int(self.seconds / a_step)}})
+
+    def fitted(self, arm: str) -> tuple[SynthER, float]:
+        """The generator of an arm and its training seconds; fitted once."""
+        folder = self.folder / arm
+        if (folder / "generator").exists():
+            generator, extra = generators.load(folder / "generator")
+            return cast(SynthER, generator), float(extra["seconds"])
+        folder.mkdir(parents=True, exist_ok=True)
+        plan = folder / "settings.json"
+        if not plan.exists():
+            write_json(plan, self.settings(arm))
+        model = cast(SynthER, build(read_json(plan)))
+        clock = Clock(folder / "clock.json")
+        model.fit(self.parts.train, seed=SEED, report=clock, checkpoint=folder / "training.safetensors")
+        generators.save(model, folder / "generator", extra={"seconds": clock.seconds})
+        return model, clock.seconds
+
+    def sample(self, arm: str) -> tuple[Transitions, float]:
+        """Rows of an arm and the seconds they took; drawn once."""
+        path = self.folder / f"{arm}.npz"
+        if not path.exists():
+            begin = time.perf_counter()
+            rows = self._drawn(arm)
+            columns: dict[str, Any] = {**rows.columns, "seconds": time.perf_counter() - begin}
+            np.savez(path, **columns)
+        with np.load(path) as file:
+            columns = {name: file[name] for name in file.files}
+        return Transitions({name: c for name, c in columns.items() if name != "seconds"}), float(columns["seconds"])
+
+    def _drawn(self, arm: str) -> Transitions:
+        rng, count = stream(SEED, Stage.GENERATE, 0, 0), DRAWN[arm]
+        if arm != "control":
+            return self.fitted(arm)[0].sample(count, rng)
+        real = self.data.transitions()
+        chosen = real.take(rng.permutation(len(real))[:count])
+        return self.fitted("default")[0].follow(chosen, rng)
+
+    def measure(self, rows: Transitions) -> dict[str, Measurement]:
+        """Every metric of the ruler on some rows."""
+        fields = generators.modelled_fields(self.data.spec)
+        measured = [
+            *against_truth(self.data, rows, self.truth, self.held_out, seed=SEED),
+            *marginals(self.data, rows, fields, seed=SEED),
+            *dependence.dependence(self.data, rows, fields, seed=SEED),
+            *novelty.novelty(self.data, rows, self.held_out, seed=SEED),
+            *c2st.c2st(self.data, rows, seed=SEED),
+            *coverage.coverage(self.data, rows, seed=SEED),
+        ]
+        return {m.metric: m for m in measured}
+
+    def floor(self) -> dict[str, Any]:
+        """Held-out errors of the ensemble: in all, and by fifths of novelty; those of SMOTE by the same fifths."""
+        path = self.folder / "floor.json"
+        if not path.exists():
+            ensemble = Ensemble()
+            ensemble.fit(self.parts.train, seed=SEED, checkpoint=self.folder / "floor.safetensors")
+            assert self.parts.held_out is not None
+            errors = held_out_errors(ensemble, self.data, self.parts.held_out)
+            smote = build({"kind": "smote"})
+            smote.fit(self.parts.train, seed=SEED)
+            drawn = smote.sample(100_000, stream(SEED, Stage.GENERATE, 1, 0))
+            held = self.parts.held_out.transitions()
+            expected = ensemble.predict(held["observations"], held["actions"]).next_observations.astype(np.float32)
+            body = {
+                "learned_floor": {name: summary(errors) for name, summary in ERRORS.items()},
+                "ensemble": by_novelty(self, held.with_columns(next_observations=expected)),
+                "smote": by_novelty(self, drawn),
+            }
+            write_json(path, body)
+        found: dict[str, Any] = read_json(path)
+        return found
+
+
+class Clock:
+    """Seconds of training, over interruptions; the time between progress lines of one process counts.
+
+    Args:
+        path: Where they are kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.seconds = float(read_json(path)) if path.exists() else 0.0
+        self._last = time.perf_counter()
+
+    def __call__(self, step: int, total: int, values: Mapping[str, float]) -> None:
+        """A progress line."""
+        now = time.perf_counter()
+        self.seconds, self._last = self.seconds + now - self._last, now
+        write_json(self._path, self.seconds)
+        if step % 500 == 0 or step == total:
+            print(f"{step:,}/{total:,} steps, {self.seconds:,.0f} s, {dict(values)}", flush=True)
+
+
+def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with some of them replaced."""
+    result = dict(settings)
+    for name, value in changes.items():
+        result[name] = merged(result.get(name, {}), value) if isinstance(value, Mapping) else value
+    return result
+
+
+def by_novelty(bench: Bench, rows: Transitions) -> list[dict[str, Any]]:
+    """Errors of s' by fifths of the distance to the training rows."""
+    (mean,) = [m for m in judged(bench, rows) if m.metric == "oracle.mean"]
+    fifths: list[dict[str, Any]] = mean.details["error_by_novelty"]
+    return fifths
+
+
+def judged(bench: Bench, rows: Transitions) -> list[Measurement]:
+    """The oracle's metrics, on all of some rows."""
+    return against_truth(bench.data, rows, bench.truth, bench.held_out, sample=len(rows), seed=SEED)
+
+
+def values(measured: Mapping[str, Measurement], *prefixes: str) -> dict[str, float | None]:
+    """Values by metric, of some families."""
+    return {name: m.value for name, m in measured.items() if name.startswith(prefixes)}
+
+
+def number(measured: Mapping[str, Measurement], name: str) -> float:
+    """A value that must be there."""
+    value = measured[name].value
+    assert value is not None, f"{name}: {measured[name].details}"
+    return value
+
+
+def beyond(value: float, low: float, high: float) -> float:
+    """How far a value uses up its range: at most 1 inside [low, high]."""
+    return max(low / value, value / high)
+
+
+def compare(bench: Bench, ours: Mapping[str, Measurement], arms: Mapping[str, Any], began: float) -> None:
+    """The four claims against `paper`, all three arms in the details."""
+    paper, default = arms["paper"]["measured"], values(ours, "oracle.")
+    bars = {"mean": ("oracle.mean", 0.25), "p95": ("oracle.p95", 0.25), "median": ("oracle.median", 0.05)}
+    for claim, (metric, bar) in {**bars, "reward": ("oracle.reward_error", 0.5)}.items():
+        record(
+            f"synther.{claim}_ratio.{bench.name}",
+            float(default[metric] or np.nan) / paper[metric],
+            bar=f"<= {bar}",
+            unit=f"x {metric} of paper at equal training seconds",
+            seconds=time.perf_counter() - began,
+            details={"arms": {**arms, "default": {**arms["default"], "measured": default}}},
+        )
+
+
+def absolute(bench: Bench, ours: Mapping[str, Measurement], began: float) -> None:
+    """The claims of the default alone."""
+    floor, mean = bench.floor(), ours["oracle.mean"]
+    tops = [
+        max(
+            row["mean"] / smote["mean"],
+            row["p99"] / smote["p99"],
+            row["mean"] / (2 * ensemble["mean"]),
+        )
+        for row, smote, ensemble in zip(
+            mean.details["error_by_novelty"][3:], floor["smote"][3:], floor["ensemble"][3:], strict=True
+        )
+    ]
+    v = {name: m.value for name, m in ours.items()}
+
+    def of_floor(name: str) -> float:
+        limit = ours[name].floor
+        assert limit is not None
+        return limit.worst95 if name.startswith("c2st") else limit.median
+
+    spread = [beyond(number(ours, f"novelty.nn_ratio_{side}"), 0.8, 1.3) for side in ("sa", "row")]
+    covered = [number(ours, "coverage.distance") / (1.25 * of_floor("coverage.distance"))]
+    covered.append(0.9 / max(number(ours, "coverage.rare"), 1e-9))
+    if (clipped := v["oracle.clipped_share_ratio"]) is not None:
+        covered.append(beyond(max(clipped, 1e-9), 0.8, 1.2))
+    bias = [abs(number(ours, "oracle.reward_bias")) / 0.02, abs(number(ours, "oracle.reward_bias_top5")) / 0.05]
+    used = "largest share of its limits that is used"
+    claims: dict[str, tuple[float, str, str, tuple[str, ...]]] = {
+        "learned_floor_ratio": (
+            number(ours, "oracle.mean") / floor["learned_floor"]["mean"],
+            "<= 4",
+            "x the ensemble's held-out error",
+            ("oracle.",),
+        ),
+        "error_at_novelty": (max(tops), "<= 1", used, ("oracle.mean",)),
+        "reward_bias": (max(bias), "<= 1", used, ("oracle.reward",)),
+        "nn_ratio": (max(spread), "<= 1", used, ("novelty.",)),
+        "marginals": (
+            of_floor("marginals.mean") - number(ours, "marginals.mean"),
+            "<= 0.01",
+            "below the floor",
+            ("marginals.",),
+        ),
+        "correlation": (
+            of_floor("dependence.correlation") - number(ours, "dependence.correlation"),
+            "<= 0.01",
+            "below the floor",
+            ("dependence.",),
+        ),
+        "c2st": (number(ours, "c2st.sa") - of_floor("c2st.sa"), "<= 0.1", "above the floor's 95 %", ("c2st.",)),
+        "coverage": (max(covered), "<= 1", used, ("coverage.", "oracle.clipped")),
+    }
+    if v["terminations.recall"] is not None:
+        rates = {name: number(ours, f"terminations.{name}") for name in ("recall", "precision", "prevalence")}
+        worst = max(0.85 / rates["recall"], 0.85 / rates["precision"], beyond(rates["prevalence"], 0.8, 1.25))
+        claims["terminations"] = (worst, "<= 1", used, ("terminations.",))
+    for claim, (value, bar, unit, families) in claims.items():
+        shown = {name: m.to_json() for name, m in ours.items() if name.startswith(families)}
+        details: dict[str, Any] = {"measured": shown}
+        if claim in ("learned_floor_ratio", "error_at_novelty"):
+            details |= floor
+        seconds = time.perf_counter() - began
+        record(f"synther.{claim}.{bench.name}", value, bar=bar, unit=unit, seconds=seconds, details=details)
+
+
+def fidelity(name: str, seconds: float) -> None:
+    """Fit, sample and measure every arm of one environment."""
+    began, bench = time.perf_counter(), Bench(name, seconds)
+    bench.floor()
+    arms: dict[str, Any] = {}
+    for arm in ("default", "joint", "paper", "control"):
+        rows, drawing = bench.sample(arm)
+        measured = values({m.metric: m for m in judged(bench, rows)}, "oracle.", "terminations.")
+        arms[arm] = {"rows": len(rows), "drawing_seconds": round(drawing, 1), "measured": measured}
+        if arm != "control":
+            model, trained = bench.fitted(arm)
+            arms[arm] |= {
+                "training_seconds": round(trained, 1),
+                "steps": model.config.trainer.gradient_steps,
+                "batch": model.config.trainer.batch_size,
+                "calls": model.calls,
+                "notes": model.notes(),
+            }
+        print(arm, arms[arm], flush=True)
+    ours = {**bench.measure(bench.sample("default")[0])}
+    ours |= {m.metric: m for m in judged(bench, bench.sample("default")[0])}
+    compare(bench, ours, arms, began)
+    absolute(bench, ours, began)
+
+
+def speed() -> None:
+    """Rows per second of `default` and `paper`, interleaved, from the models fitted on hopper."""
+    began, bench = time.perf_counter(), Bench("hopper")
+    (ours, _), (paper, _) = bench.fitted("default"), bench.fitted("paper")
+    rng, rates = np.random.default_rng(0), []
+    for model in (ours, paper):
+        model.sample(64, rng)
+    for _ in range(3):
+        pair = []
+        for model, count in ((ours, 65_536), (paper, 512)):
+            begin = time.perf_counter()
+            model.sample(count, rng)
+            pair.append(count / (time.perf_counter() - begin))
+        rates.append(pair)
+    ratio = float(np.median([a / b for a, b in rates]))
+    details = {"rows_per_second": rates, "calls": [ours.calls, paper.calls], "threads": torch.get_num_threads()}
+    details["precision"] = [ours.precision, paper.precision]
+    seconds = time.perf_counter() - began
+    record("synther.speed_ratio", ratio, bar=">= 500", unit="x rows/s of paper", seconds=seconds, details=details)
+
+
+def main() -> None:
+    """One environment, or the speed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*DATASETS, "speed"])
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="training seconds of each arm")
+    arguments = parser.parse_args()
+    speed() if arguments.what == "speed" else fidelity(arguments.what, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()
