@@ -165,6 +165,11 @@ class VectorDiffusion:
             told = {"condition": y, "given": kept}
         return self._edm.loss(network, x, sigma, noise, **told)[0]
 
+    @property
+    def network(self) -> nn.Module:
+        """The averaged network F(x, c_noise), in model units."""
+        return self._model
+
     @torch.no_grad()
     def sample(
         self,

@@ -44,7 +44,7 @@ class ConditionalConfig(Config):
     diffusion: VectorConfig = Setting(
         VectorConfig(
             network=NetworkConfig(width=128, depth=3),
-            sampler=SamplerConfig(num_steps=16, sigma_max=20.0),
+            sampler=SamplerConfig(num_steps=32, sigma_max=20.0),
             trainer=TrainerConfig(gradient_steps=6_000, batch_size=1024),
         ),
         description="the residual",

@@ -142,6 +142,12 @@ class SynthER:
             raise ConfigError("nothing says what follows from (s, a)", found="rows joint", accepted="rows factorised")
         return self._post.from_columns({**rows.columns, **self._what_follows(dict(rows.columns), rng)}, {})
 
+    def expected(self, rows: Transitions) -> dict[str, Array]:
+        """The mean `next_observations` at the (s, a) of given rows, whether or not it is what is sampled."""
+        before = np.asarray(rows["observations"], np.float64)
+        change = self._next.mean(self._layout.pack(rows.columns))
+        return {"next_observations": (before + change.reshape(before.shape)).astype(np.float32)}
+
     def _fit_what_follows(self, data: Dataset, seed: int, phases: Phases) -> None:
         """p(s' - s | first) and p(r | first, s' - s, derived flags)."""
         rows = data.transitions().columns
