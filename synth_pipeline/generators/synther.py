@@ -31,14 +31,21 @@ from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.fields import Array, Field, Layout
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
-from synth_pipeline.diffusion.trainer import Phases
-from synth_pipeline.diffusion.vector import VectorConfig, VectorDiffusion, under
+from synth_pipeline.diffusion.trainer import Phases, TrainerConfig
+from synth_pipeline.diffusion.vector import SamplerConfig, VectorConfig, VectorDiffusion, under
 from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig
+from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.generators.base import Postprocess, Report, derived_fields, modelled_fields
 from synth_pipeline.generators.relevance import RELEVANCE, Aim, Levels
 from synth_pipeline.seeding import Stage, stream
 
+SMALL = RegressorConfig(
+    members=3,
+    width=128,
+    depth=3,
+    trainer=TrainerConfig(gradient_steps=3_000, batch_size=512, learning_rate=6e-3, weight_decay=1e-4),
+)
 BEYOND = 0.3  # standard deviations, mean distance to which values at a bound are spread
 
 
@@ -51,8 +58,14 @@ class SyntherConfig(VectorConfig):
     spread_bounds: bool = Setting(True, description="spread values at a bound beyond it while learning")
     condition: str = Setting("none", description="relevance that samples can be aimed at; none: unconditional")
     condition_dropout: float = Setting(0.2, ge=0, lt=1, description="share of rows learned without their condition")
+    sampler: SamplerConfig = Setting(
+        SamplerConfig(num_steps=12, sigma_min=0.03, sigma_max=10.0), description="how samples are drawn"
+    )
+    trainer: TrainerConfig = Setting(
+        TrainerConfig(gradient_steps=12_000, batch_size=1024), description="the optimisation"
+    )
     dynamics: ConditionalConfig = Setting(ConditionalConfig(), description="p(s' | s, a) of factorised rows")
-    rewards: ConditionalConfig = Setting(ConditionalConfig(), description="p(r | s, a, s') of factorised rows")
+    rewards: ConditionalConfig = Setting(ConditionalConfig(regressor=SMALL), description="p(r | s, a, s') likewise")
 
 
 class SynthER:
