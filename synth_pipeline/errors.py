@@ -73,7 +73,11 @@ class StoreError(SynthPipelineError):
     exit_code = 4
 
 
-class StoreBusyError(StoreError):
+class BusyError(StoreError):
+    """A second process met the lock of the first."""
+
+
+class StoreBusyError(BusyError):
     """A second writer met the lock of the first."""
 
 
