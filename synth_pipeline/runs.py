@@ -216,15 +216,15 @@ class Run:
         """The folder of one stage (`model`, `store`, `validation`, ...)."""
         return self.directory / stage
 
-    def finished(self, stage: str, key: str) -> dict[str, Any] | None:
-        """The record of a stage that ended with exactly these inputs, or None when there is work to do.
+    def record(self, stage: str) -> dict[str, Any]:
+        """What a stage noted when it ended last; empty when it never did.
 
         Raises:
             ConfigError: When the record is damaged.
         """
         path = self.folder(stage) / "stage.json"
         if not path.exists():
-            return None
+            return {}
         record = read_json(path)
         if not isinstance(record, dict):
             raise ConfigError(
@@ -233,6 +233,15 @@ class Run:
                 accepted="a JSON object",
                 fix="delete the file and run again",
             )
+        return record
+
+    def finished(self, stage: str, key: str) -> dict[str, Any] | None:
+        """The record of a stage that ended with exactly these inputs, or None when there is work to do.
+
+        Raises:
+            ConfigError: When the record is damaged.
+        """
+        record = self.record(stage)
         return record if record.get("key") == key else None
 
     def finish(self, stage: str, key: str, result: Mapping[str, Any]) -> dict[str, Any]:

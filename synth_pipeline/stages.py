@@ -23,11 +23,12 @@ from synth_pipeline.export.augmented import free_id
 from synth_pipeline.export.stage import write_export, written
 from synth_pipeline.generators import base as generators
 from synth_pipeline.run_config import RunConfig, keep_config, require_place
-from synth_pipeline.runs import Run, clear_partials, environment, read_json, require_space, write_bytes, write_json
+from synth_pipeline.runs import Run, clear_partials, environment, require_space, write_bytes, write_json
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
 from synth_pipeline.scale.generation import (
     GenerateShard,
     confirm_hours,
+    fitted_facts,
     made_from,
     missing_rows,
     plan_run,
@@ -40,10 +41,10 @@ from synth_pipeline.store import Commit, ShardTask, Store
 from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
 from synth_pipeline.validation.gate import Suite, load_suite, require_passed
+from synth_pipeline.validation.record import is_scorecard, read_scorecard
 from synth_pipeline.validation.report import render
 from synth_pipeline.validation.scorecard import METRICS, scorecard
 from synth_pipeline.validation.truth import known_truth
-
 
 # --- collect ---------------------------------------------------------------------------------------------------------
 
@@ -204,11 +205,11 @@ def validate(run: Run, config: RunConfig) -> Path:
     suite = load_suite(config.validation.suite)
     key = content_hash(target.digest(), source.fingerprint(), suite, config.seed, METRICS)  # more metrics: judge again
     path = run.folder("validation") / "scorecard.json"
-    if record := run.finished("validation", key):
+    if (record := run.finished("validation", key)) and is_scorecard(path):
         target.verify()
         say("validate", f"nothing to do: this store was judged by '{suite.name}' before: {record['outcome']}")
         return path
-    unseen = read_json(run.folder("model") / "generator" / "state.json")["extra"]["held_out_episodes"]
+    unseen = fitted_facts(run.folder("model") / "generator", config).held_out_episodes
     with working(run):
         outcome = validate_store(target, source.load(), suite, path, held_out=unseen, seed=config.seed)
         run.finish("validation", key, {"outcome": outcome, "digest": target.digest()})
@@ -296,15 +297,10 @@ def report(run: Run) -> Path:
     Raises:
         ConfigError: When nothing was validated yet.
     """
-    path = run.folder("validation") / "scorecard.json"
+    path, fix = run.folder("validation") / "scorecard.json", shlex.join(["synthpipe", "validate", str(run.directory)])
     if not path.exists():
-        raise ConfigError(
-            f"there is nothing to report in '{run.directory}'",
-            found="no scorecard",
-            fix=shlex.join(["synthpipe", "validate", str(run.directory)]),
-        )
-    card, exported = read_json(path), run.folder("export") / "stage.json"
-    record = read_json(exported) if exported.exists() else {}
+        raise ConfigError(f"there is nothing to report in '{run.directory}'", found="no scorecard", fix=fix)
+    card, record = read_scorecard(path, fix=fix), run.record("export")
     current = record.get("digest") == card["store"]["digest"]  # else it is the export of an earlier state
     files = {label: f"export/{file}" for label, file in record["files"].items()} if current else None
     page = render({**card, "export": files}, title=f"Synthetic data of {run.directory.resolve().name}").encode()

@@ -10,6 +10,8 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from synth_pipeline import store
 from synth_pipeline.data.containers import Transitions, concatenate
 from synth_pipeline.data.spec import DatasetSpec
@@ -60,11 +62,12 @@ def require_model(model: Path, config: RunConfig, data_key: str | None = None) -
 
     Raises:
         ConfigError: Naming what differs.
+        CheckpointError: When the folder does not say what it holds.
     """
-    extra, wanted = read_json(model / "state.json")["extra"], made_from(config)
-    found = extra.get("made_from", {})
+    facts, wanted = fitted_facts(model, config), made_from(config)
+    found = facts.made_from
     differences = [f"{key} {found.get(key)} -> {value}" for key, value in wanted.items() if found.get(key) != value]
-    if not differences and data_key not in (None, extra["key"]):
+    if not differences and data_key not in (None, facts.key):
         differences = [f"the rows of {config.dataset} are not those that it was fitted on"]
     if differences:
         raise ConfigError(
@@ -73,6 +76,43 @@ def require_model(model: Path, config: RunConfig, data_key: str | None = None) -
             accepted="the same data and settings as before",
             fix="choose another run directory with -o, or delete this one",
         )
+
+
+class FittedFacts(BaseModel):
+    """What the train stage noted beside a fitted generator."""
+
+    made_from: dict[str, Any]
+    key: str
+    spec: dict[str, Any]
+    held_out_episodes: list[int] | None
+
+
+class _State(BaseModel):
+    extra: FittedFacts
+
+
+def fitted_facts(model: Path, config: RunConfig) -> FittedFacts:
+    """What the train stage noted beside a fitted generator: settings, data, held-out episodes.
+
+    Args:
+        model: Folder of the fitted generator, `RUN/model/generator`.
+        config: For the command that fits it again.
+
+    Raises:
+        CheckpointError: When the notes are missing, or of another shape.
+    """
+    try:
+        return _State.model_validate(read_json(model / "state.json")).extra
+    except (ConfigError, ValidationError) as error:
+        problem = error.errors()[0] if isinstance(error, ValidationError) else None
+        place = ".".join(map(str, problem["loc"])) if problem else ""
+        again = shlex.join(["synthpipe", "train", config.dataset, "-o", str(model.parent.parent)])
+        raise CheckpointError(
+            f"'{model / 'state.json'}' does not say what the generator was fitted on",
+            found=f"{place}: {problem['msg'].lower()}" if problem else error,
+            accepted="the file that `synthpipe train` wrote, as it wrote it",
+            fix=f"{shlex.join(['rm', '-r', str(model)])} && {again}",
+        ) from None
 
 
 def plan_run(run: Run, config: RunConfig) -> Generation:

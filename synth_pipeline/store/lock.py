@@ -94,7 +94,9 @@ class Lock:
         age, beat = now - float(holder.get("since", now)), now - float(holder.get("heartbeat", now))
         store = self._key == LOCK
         return (StoreBusyError if store else BusyError)(
-            f"'{url}' is being written by another process" if store else f"another process is working on the run '{url}'",
+            f"'{url}' is being written by another process"
+            if store
+            else f"another process is working on the run '{url}'",
             found=(
                 f"host {holder.get('host', 'unknown')}, process {holder.get('pid', 'unknown')}, "
                 f"for {age:,.0f} s, last heartbeat {beat:,.0f} s ago"

@@ -370,6 +370,24 @@ def test_a_damaged_model(copied, shell):
     refused(shell("generate", RUN), 6, "Checkpoint", "damaged", "train again")
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", '{"store": 3}'])
+def test_json_of_another_shape(copied, shell, text):
+    """What the error tells to type mends it."""
+    card = copied.run / "validation" / "scorecard.json"
+    original = json.loads(card.read_text())["measurements"]
+    card.write_text(text)
+    error = refused(shell("report", RUN), 2, "Config", "is not a scorecard", f"synthpipe validate {RUN}")
+    refused(shell("export", RUN), 2, "Config", "is not a scorecard", f"synthpipe validate {RUN}")
+    assert typed(shell, error["fix"]).code == 0
+    assert json.loads(card.read_text())["measurements"] == original
+    (copied.run / "export" / "stage.json").write_text(text)
+    assert shell("report", RUN).code == (0 if text.startswith("{") else 2)
+    (copied.run / "model" / "generator" / "state.json").write_text(text)
+    (copied.run / "validation" / "stage.json").unlink()
+    for command in (["validate", RUN], ["generate", RUN], ["train", DATASET, "--rows", "4000", "-o", RUN]):
+        refused(shell(*command), 6, "Checkpoint", "state.json", f"rm -r {RUN}/model/generator && synthpipe train")
+
+
 HOLDER = """
 import sys, time
 from synth_pipeline import store

@@ -1,6 +1,7 @@
 """Planning a store of generated rows, and the task that fills one shard of it, whatever a generator rejects."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def model(data, tmp_path_factory):
     generator = Copula(CopulaConfig())
     generator.fit(data, seed=0)
     extra = {"spec": data.spec.model_dump(mode="json"), "made_from": made_from(CONFIG), "key": "k1"}
+    extra["held_out_episodes"] = [3]
     base.save(generator, folder, extra=extra)
     return folder
 
@@ -157,6 +159,16 @@ def test_a_model_is_recognised_by_its_settings(model):
     with pytest.raises(ConfigError) as caught:
         require_model(model, CONFIG, "k2")
     assert caught.value.found == "the rows of mine.npz are not those that it was fitted on"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"extra": {}}', '{"extra": {"made_from": [], "key": "k"}}', "{", None])
+def test_notes_of_another_shape_name_the_commands(model, tmp_path, text):
+    folder = tmp_path / "my run" / "model" / "generator"
+    shutil.copytree(model, folder)
+    (folder / "state.json").unlink() if text is None else (folder / "state.json").write_text(text)
+    with pytest.raises(CheckpointError, match="does not say what the generator was fitted on") as caught:
+        plan_run(Run(tmp_path / "my run"), CONFIG)
+    assert caught.value.fix == f"rm -r '{folder}' && synthpipe train mine.npz -o '{tmp_path}/my run'"
 
 
 def test_nothing_to_generate_from_names_the_command(tmp_path):
