@@ -25,7 +25,7 @@ from typer.core import TyperGroup  # noqa: E402
 
 from synth_pipeline import __version__  # noqa: E402
 from synth_pipeline.config import override  # noqa: E402
-from synth_pipeline.errors import ConfigError, SynthPipelineError, unknown_name  # noqa: E402
+from synth_pipeline.errors import ConfigError, SynthPipelineError, typable, unknown_name  # noqa: E402
 from synth_pipeline.run_config import CONFIG, RunConfig, load_run_config, open_run  # noqa: E402
 from synth_pipeline.runs import Run  # noqa: E402
 from synth_pipeline.tracking import console, duration, human, require_backend, say, short  # noqa: E402
@@ -235,7 +235,7 @@ def export(
         return
     folder = stages.export(run, config, allow_failed=allow_failed)
     stages.report(run)
-    say("next", f"MINARI_DATASETS_PATH={shlex.quote(str(folder / 'minari'))} minari list local")
+    say("next", typable(f"MINARI_DATASETS_PATH={shlex.quote(str(folder / 'minari'))} minari list local"))
 
 
 @app.command()
@@ -274,7 +274,8 @@ def run(
         return
     page = stages.run_all(Run(directory), config, workers=workers, yes=yes)
     say("next", f"open {shlex.quote(short(page))} in a browser, or make more rows:")
-    say("", shlex.join(["synthpipe", "generate", str(directory), "-n", str(4 * config.generate.rows)]))
+    more = ["synthpipe", "generate", str(directory), "-n", str(4 * config.generate.rows)]
+    say("", typable(shlex.join(more)))
 
 
 @app.callback(invoke_without_command=True)
@@ -287,7 +288,7 @@ def top(
         console.print(f"synth-pipeline {__version__}")
     elif ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
-        say("next", "synthpipe run smoke   (the whole path in seconds), then synthpipe datasets")
+        say("next", typable("synthpipe run smoke   (the whole path in seconds), then synthpipe datasets"))
 
 
 def _plan_whole(config: RunConfig) -> None:
@@ -314,7 +315,7 @@ def _plan_whole(config: RunConfig) -> None:
 
 
 def _next(*command: str) -> None:
-    say("next", shlex.join(["synthpipe", *command]))
+    say("next", typable(shlex.join(["synthpipe", *command])))
 
 
 def _planned(label: str, text: str) -> None:

@@ -7,6 +7,11 @@ and exits with its `exit_code`; anything else that escapes is a bug of ours and 
 from __future__ import annotations
 
 import difflib
+import os
+import re
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable
 
 
@@ -33,8 +38,8 @@ class SynthPipelineError(Exception):
         return (_rebuild, (type(self), self.what, self.found, self.accepted, self.fix))
 
     def render(self) -> str:
-        """The text that the command line prints."""
-        return f"{type(self).__name__}: {self}"
+        """The text that the command line prints; its commands can be typed as they stand."""
+        return typable(f"{type(self).__name__}: {self}")
 
 
 def _rebuild(
@@ -109,6 +114,22 @@ class TaskError(SynthPipelineError):
     """A task failed on a worker in a way that is not the user's doing."""
 
     exit_code = 9
+
+
+def typable(text: str) -> str:
+    """Text whose `synthpipe` and `minari list` commands can be typed here, also where no environment is active.
+
+    A command that is not on the PATH gets the folder of the program that was started, as short as it can be.
+    """
+
+    def found(match: re.Match[str]) -> str:
+        name, folder = match[0], os.path.dirname(sys.argv[0])
+        place = os.path.join(folder, name)
+        if shutil.which(name) or not folder or not os.access(place, os.X_OK):
+            return name
+        return shlex.quote(min(place, os.path.relpath(place), key=len))
+
+    return re.sub(r"(?<![\w/.'-])(?:synthpipe(?= [a-z-])|minari(?= list\b))", found, text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
