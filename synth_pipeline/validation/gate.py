@@ -14,7 +14,7 @@ from pydantic import model_validator
 from synth_pipeline import resources
 from synth_pipeline.config import Config, read_yaml
 from synth_pipeline.errors import GateError, unknown_name
-from synth_pipeline.validation.metric import Floor, Measurement
+from synth_pipeline.validation.metric import Floor, Measurement, badness
 from synth_pipeline.validation.record import read_scorecard
 
 
@@ -171,8 +171,7 @@ def _worst_field(measured: Measurement | None) -> str | None:
     if measured is None:
         return None
     if columns := measured.details.get("columns"):
-        pick = min if measured.direction == "higher" else max
-        return str(pick(columns, key=columns.__getitem__))
+        return str(max(columns, key=lambda name: badness(columns[name], measured.direction, measured.target)))
     if fields := measured.details.get("fields"):
         return str(max(fields, key=fields.__getitem__))
     return None
