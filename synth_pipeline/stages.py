@@ -39,11 +39,11 @@ from synth_pipeline.sources import collect as collecting
 from synth_pipeline.sources.base import Source
 from synth_pipeline.store import Commit, ShardTask, Store
 from synth_pipeline.store.lock import working
-from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
+from synth_pipeline.tracking import FitProgress, Parts, counted, duration, say, short, tracking
 from synth_pipeline.validation.gate import Suite, load_suite, require_passed
 from synth_pipeline.validation.record import is_scorecard, read_scorecard
 from synth_pipeline.validation.report import render
-from synth_pipeline.validation.scorecard import METRICS, scorecard
+from synth_pipeline.validation.scorecard import FAMILIES, METRICS, scorecard
 from synth_pipeline.validation.truth import known_truth
 
 # --- collect ---------------------------------------------------------------------------------------------------------
@@ -224,17 +224,20 @@ def validate_store(
     Novelty is decidable only with the ids of the episodes of `real` that the generator did not see.
     """
     begin = time.perf_counter()
-    target.verify()
-    verdict, card = scorecard(
-        target,
-        real,
-        suite,
-        fields=target.schema.columns,
-        compared=generators.modelled_fields(target.spec),
-        truth=known_truth(target.spec),
-        held_out=None if held_out is None else np.array(held_out, np.int64),
-        seed=seed,
-    )
+    with Parts("validate", 1 + len(FAMILIES)) as parts:
+        parts("checksums")
+        target.verify()
+        verdict, card = scorecard(
+            target,
+            real,
+            suite,
+            fields=target.schema.columns,
+            compared=generators.modelled_fields(target.spec),
+            truth=known_truth(target.spec),
+            held_out=None if held_out is None else np.array(held_out, np.int64),
+            seed=seed,
+            progress=parts,
+        )
     origin = {"real dataset": real.spec.dataset_id, "real rows": len(real), "seed": seed, **environment()["versions"]}
     about = {"path": target.url, "digest": target.digest(), "rows": len(target), **target.config}
     write_json(path, {**card, "store": about, "provenance": origin})
