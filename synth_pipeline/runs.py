@@ -166,7 +166,7 @@ def require_space(folder: Path, needed_bytes: int) -> None:
         raise ResourceError(
             f"the disk of '{existing}' is too small for this",
             found=f"{free / 1e9:,.2f} GB free",
-            accepted=f"{needed_bytes * 1.05 / 1e9:,.2f} GB",
+            accepted=f"about {needed_bytes * 1.05 / 1e9:,.2f} GB",
             fix="free some space, or ask for fewer rows",
         )
 

@@ -9,7 +9,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -64,6 +64,13 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(total, 3600)
     minutes, left = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+
+
+Advance = Callable[[int, str], None]  # (units, note) as `Progress.advance` takes them
+
+
+def silent(units: int, note: str = "") -> None:
+    """The progress of those who do not want any."""
 
 
 class Progress:

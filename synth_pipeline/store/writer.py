@@ -128,7 +128,7 @@ def writing(folder: Folder, identity: Identity) -> Iterator[Writing]:
         for key in folder.list_keys():
             if key.endswith(PARTIAL):
                 folder.delete(key)
-        if folder.local is not None and not identity.schema.compressed:
+        if folder.local is not None:  # by what compressed rows take uncompressed: how well they pack is not known yet
             rows = sum(task.rows for task in session.missing())
             require_space(folder.local, rows * identity.schema.row_bytes)
         yield session

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 import toy_data
 
-from synth_pipeline import stages, store
-from synth_pipeline.errors import BusyError, CheckpointError, ConfigError, GateError, SourceError, StoreError
+from synth_pipeline import sources, stages, store, tracking
+from synth_pipeline.errors import (
+    BusyError,
+    CheckpointError,
+    ConfigError,
+    GateError,
+    ResourceError,
+    SourceError,
+    StoreError,
+)
+from synth_pipeline.export.augmented import export_bytes
 from synth_pipeline.export.stage import BEGUN
 from synth_pipeline.generators.base import load
 from synth_pipeline.run_config import CONFIG, RunConfig, open_run
@@ -209,6 +218,24 @@ def test_an_interrupted_export_is_written_again_under_the_same_name(validated, m
         "stage.json",
     ]
     assert [path.name for path in (folder / "minari" / "local").iterdir() if path.is_dir()] == ["mine-noise-v0"]
+
+
+def test_space_for_the_whole_export_is_checked_first(validated, monkeypatch):
+    run, config = validated
+    needed = export_bytes(sources.load("mine.npz"), store.open(run.folder("store")), 7)
+    usage = shutil.disk_usage(run.directory)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda path: usage._replace(free=needed))
+        with pytest.raises(ResourceError, match="too small") as caught:
+            stages.export(run, config, allow_failed=True)
+        assert caught.value.accepted.startswith("about ")
+    assert [path.name for path in run.folder("export").iterdir()] == ["stage.json"]
+    said = []
+    monkeypatch.setattr(tracking.Progress, "advance", lambda progress, *told: said.append((progress.total, *told)))
+    folder = stages.export(run, config, allow_failed=True)
+    assert sum(path.stat().st_size for path in folder.rglob("*.hdf5")) < 2 * needed
+    assert {total for total, _, _ in said} == {sum(rows for _, rows, _ in said)}  # written and read back, to the row
+    assert {note for _, _, note in said} == {"Minari", "reading Minari back", "flat file", "reading the flat file back"}
 
 
 def test_a_finished_export_is_never_cleared_by_the_next(validated):
