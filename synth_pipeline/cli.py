@@ -152,16 +152,19 @@ def generate(
 ) -> None:
     """Fill the store: any size, constant memory, resumable, the same bytes for any number of workers."""
     from synth_pipeline import stages
+    from synth_pipeline.scale.estimate import estimate
     from synth_pipeline.scale.generation import plan_run
 
     changes = [*(settings or []), *([f"generate.rows={rows}"] if rows else [])]
     run, config = open_run(run_directory, changes)
     if dry_run:
-        planned = plan_run(run, config)
-        plan, rate = planned.plan, planned.rate()
-        size = plan.num_rows * planned.schema.row_bytes
-        _planned("generate", f"{plan.num_rows:,} rows, {size / 1e6:,.1f} MB, into {short(run.folder('store'))}")
-        say("", f"about {human(rate)} rows/s a worker, {duration(plan.num_rows / rate / workers)} in all")
+        planned, url = plan_run(run, config), str(run.folder("store"))
+        left = estimate(planned, url, workers=workers)
+        size, there = left.rows * planned.schema.row_bytes, planned.plan.num_rows - left.rows
+        beside = f" ({there:,} are there)" if there else ""
+        _planned("generate", f"{left.rows:,} rows{beside}, {size / 1e6:,.1f} MB, into {short(url)}")
+        if left.rows:
+            say("", f"about {human(left.rate)} rows/s a worker, {duration(left.seconds)} in all")
         return
     stages.generate(run, config, workers=workers, yes=yes, repair=repair)
     _next("validate", str(run_directory))

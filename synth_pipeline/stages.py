@@ -24,13 +24,12 @@ from synth_pipeline.export.stage import write_export, written
 from synth_pipeline.generators import base as generators
 from synth_pipeline.run_config import RunConfig, keep_config, require_place
 from synth_pipeline.runs import Run, clear_partials, environment, require_space, write_bytes, write_json
+from synth_pipeline.scale.estimate import confirm_hours, estimate, missing_rows
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
 from synth_pipeline.scale.generation import (
     GenerateShard,
-    confirm_hours,
     fitted_facts,
     made_from,
-    missing_rows,
     plan_run,
     require_model,
 )
@@ -171,7 +170,7 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
     url, plan = str(run.folder("store")), planned.plan
     if missing := missing_rows(plan, url):  # refused before the store is made, or is planned to be larger
         if not yes:
-            confirm_hours(missing, planned.rate() * workers)
+            confirm_hours(estimate(planned, url, workers=workers))
         require_space(run.folder("store"), missing * planned.schema.row_bytes)
     with working(run):
         target = store.create(url, planned.schema, plan, planned.identity)

@@ -21,10 +21,8 @@ from synth_pipeline.run_config import GenerateSettings, RunConfig
 from synth_pipeline.runs import Run, file_hash, read_json
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.store import Commit, Plan, Schema, ShardTask
-from synth_pipeline.tracking import human
 
 TYPICAL_WORKERS = 8
-HOUR_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Generation:
         schema: Its columns.
         plan: Its shards.
         identity: What else the bytes follow from: generator, settings, hash of the weights.
-        rate: Measures rows per second of one process.
+        rate: Measures rows per second that one process samples.
     """
 
     schema: Schema
@@ -184,32 +182,6 @@ def measured_rate(generator: generators.Generator, micro_batch: int) -> float:
     begin = time.perf_counter()
     generator.sample(micro_batch, stream(0, Stage.GENERATE, 0, 0))
     return micro_batch / max(time.perf_counter() - begin, 1e-6)
-
-
-def missing_rows(plan: Plan, url: str) -> int:
-    """How many rows of a plan are still to be made; 0 when every shard of it is there."""
-    present = store.open(url).commits if store.exists(url) else {}
-    return sum(plan.task(shard).rows for shard in range(plan.num_shards) if shard not in present)
-
-
-def confirm_hours(rows: int, rate: float) -> None:
-    """Ask before a long wait.
-
-    Args:
-        rows: Still to be made.
-        rate: Rows per second of all processes.
-
-    Raises:
-        ConfigError: When it takes more than an hour.
-    """
-    seconds = rows / max(rate, 1e-9)
-    if seconds > HOUR_S:
-        raise ConfigError(
-            f"this takes about {seconds / HOUR_S:,.1f} hours",
-            found=f"{rows:,} rows at {human(rate)} rows/s",
-            accepted="less than an hour without asking",
-            fix="add --yes, more --workers, or ask for fewer rows",
-        )
 
 
 @dataclass(frozen=True)

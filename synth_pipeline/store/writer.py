@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -173,9 +174,12 @@ def write_shard(
     count, episodes = (rows.num_rows, len(rows)) if isinstance(rows, Episodes) else (len(rows), None)
     if count > task.rows:
         raise _misfit(f"shard {task.shard} holds too many rows", count, f"at most {task.rows}")
+    begin = time.perf_counter()
     sizes, checksums = _write_arrays(folder, identity, task.shard, entries)
+    seconds = round(time.perf_counter() - begin, 3)
     commit = Commit(task.shard, count, episodes, task.attempt, sizes, checksums)
-    commits.write(folder, commit, {"host": socket.gethostname(), "pid": os.getpid(), **(sidecar or {})})
+    note = {"host": socket.gethostname(), "pid": os.getpid(), "write_seconds": seconds, **(sidecar or {})}
+    commits.write(folder, commit, note)
     return commit
 
 

@@ -469,7 +469,8 @@ def test_a_missing_extra(littered, shell, monkeypatch, module, command, extra):
 
 
 def test_more_than_an_hour_is_asked_for(copied, shell, monkeypatch):
-    monkeypatch.setattr("synth_pipeline.scale.generation.measured_rate", lambda generator, rows: 0.5)
+    note = copied.run / "store" / "sidecar.json"
+    note.write_text('{"0": {"seconds": 16000, "write_seconds": 0}}')  # of its 8,000 rows
     before = contents(copied.run)
     error = refused(shell("generate", RUN, "-n", "20000"), 2, "Config", "6.7 hours", "--yes")
     assert "12,000 rows at 0.5 rows/s" in error["found"]
