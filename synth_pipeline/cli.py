@@ -12,12 +12,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+from synth_pipeline.doctor import TELEMETRY
+
 # Telemetry of our dependencies is off before any of them is imported.
-for _name, _value in (
-    ("DO_NOT_TRACK", "1"),
-    ("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
-    ("GX_ANALYTICS_ENABLED", "false"),
-):
+for _name, _value in TELEMETRY.items():
     os.environ.setdefault(_name, _value)
 
 import typer  # noqa: E402
@@ -61,6 +59,17 @@ Repair = Annotated[bool, typer.Option("--repair", help="Check every byte first, 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. generator.neighbours=3.")
 ]
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: Python, every dependency against its range, torch, memory, disk, folders, telemetry.
+
+    A line each with ok, warn or fail; exit code 5 when one failed.
+    """
+    from synth_pipeline.doctor import examine
+
+    examine()
 
 
 @app.command()
