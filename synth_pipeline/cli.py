@@ -56,6 +56,7 @@ Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes. Never
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Go ahead even when it takes more than an hour.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Check every byte first, and make damaged shards again.")]
+Track = Annotated[str, typer.Option("--track", help="jsonl; or tensorboard, beside it.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. generator.neighbours=3.")
 ]
@@ -125,7 +126,7 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the whole run; default: 0.")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Size of a collected dataset; default: the recipe's.")] = None,
     settings: Settings = None,
-    track: Annotated[str, typer.Option(help="jsonl or tensorboard.")] = "jsonl",
+    track: Track = "jsonl",
     dry_run: DryRun = False,
 ) -> None:
     """Fit a generator on the training episodes of a dataset (a tenth of the episodes is held out)."""
@@ -269,6 +270,7 @@ def run(
     ] = None,
     workers: Workers = 1,
     settings: Settings = None,
+    track: Track = "jsonl",
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
@@ -276,6 +278,7 @@ def run(
     from synth_pipeline import stages
 
     config = load_run_config(preset, settings or [])
+    require_backend(track)
     folder = Path(preset).parent
     own = folder if Path(preset).name == CONFIG and (folder / "environment.json").exists() else None  # a run's own YAML
     directory = out or own or Path("runs") / Path(preset).stem
@@ -284,7 +287,7 @@ def run(
         _plan_whole(config)
         _planned("report", f"into {directory}")
         return
-    page = stages.run_all(Run(directory), config, workers=workers, yes=yes)
+    page = stages.run_all(Run(directory), config, workers=workers, yes=yes, tracker=track)
     say("next", f"open {shlex.quote(short(page))} in a browser, or make more rows:")
     more = ["synthpipe", "generate", str(directory), "-n", str(4 * config.generate.rows)]
     say("", typable(shlex.join(more)))

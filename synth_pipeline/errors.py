@@ -132,6 +132,9 @@ def typable(text: str) -> str:
     return re.sub(r"(?<![\w/.'-])(?:synthpipe(?= [a-z-])|minari(?= list\b))", found, text)
 
 
+FEW = 5  # names that fit into a line
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to `name` (upper and lower case count as equal), or None when nothing is close."""
     names = {candidate.casefold(): candidate for candidate in known}
@@ -139,7 +142,9 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return names[match[0]] if match else None
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], *, fix: str | None = None) -> UnknownNameError:
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], *, fix: str | None = None, listing: str | None = None
+) -> UnknownNameError:
     """The error for a name that does not exist, with the nearest one that does.
 
     Args:
@@ -147,9 +152,14 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, fix: str | None 
         name: What the user typed.
         known: What exists.
         fix: What to type; by default the nearest name is suggested.
+        listing: The command that names all that exist, where they are too many for a line: only the nearest are shown.
     """
     names = sorted(known)
     guess = nearest(name, names)
-    advice = fix or (f"did you mean '{guess}'?" if guess else "use one of these names" if names else None)
+    others = f"{listing}   # names them all" if listing else "use one of these names" if names else None
+    advice = fix or (f"did you mean '{guess}'?" if guess else others)
     accepted = ", ".join(names) if names else f"no {kind} is available"
+    if listing and len(names) > FEW:
+        near = difflib.get_close_matches(name, names, n=FEW, cutoff=0.0)
+        accepted = f"{', '.join(near)}, or {len(names) - FEW} more that `{listing}` names"
     return UnknownNameError(f"there is no {kind} called '{name}'", found=repr(name), accepted=accepted, fix=advice)

@@ -151,7 +151,7 @@ def friendly_os_errors(path: Path) -> Iterator[None]:
 
 
 def _existing_parent(path: Path) -> Path:
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:

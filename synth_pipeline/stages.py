@@ -343,7 +343,7 @@ def check(run: Run, config: RunConfig) -> None:
         require_model(model, config)
 
 
-def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False) -> Path:
+def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False, tracker: str = "jsonl") -> Path:
     """Every stage in order; what is finished is skipped, what failed the gate is reported and not exported.
 
     Returns:
@@ -355,7 +355,7 @@ def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False)
     check(run, config)
     if config.dataset in catalog.entries():
         collect(config.dataset, rows=config.collect.rows, workers=workers)
-    train(run, config)
+    train(run, config, tracker=tracker)
     generate(run, config, workers=workers, yes=yes)
     validate(run, config)
     try:

@@ -9,8 +9,8 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -223,6 +223,27 @@ class JsonLines:
         self._file.close()
 
 
+class Several:
+    """Every number goes to all of them.
+
+    Args:
+        trackers: Where.
+    """
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = trackers
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values at a step."""
+        for tracker in self._trackers:
+            tracker.log(step, values)
+
+    def close(self) -> None:
+        """Flush and release."""
+        for tracker in self._trackers:
+            tracker.close()
+
+
 class TensorBoard:
     """TensorBoard event files.
 
@@ -271,18 +292,20 @@ def tracking(directory: Path, backend: str = "jsonl") -> Iterator[Tracker]:
 
     Args:
         directory: The stage's folder.
-        backend: `jsonl` or `tensorboard`.
+        backend: `jsonl`, or `tensorboard` beside it.
 
     Raises:
         UnknownNameError: For another back-end.
         MissingExtraError: When the back-end's package is not installed.
     """
     require_backend(backend)
-    tracker: Tracker = TensorBoard(directory) if backend == "tensorboard" else JsonLines(directory / "metrics.jsonl")
-    try:
-        yield tracker
-    finally:
-        tracker.close()
+    with ExitStack() as stack:
+        trackers: list[Tracker] = [JsonLines(directory / "metrics.jsonl")]
+        stack.callback(trackers[0].close)
+        if backend == "tensorboard":
+            trackers.append(TensorBoard(directory))
+            stack.callback(trackers[1].close)
+        yield Several(trackers)
 
 
 class FitProgress:

@@ -27,6 +27,7 @@ from synth_pipeline.store.lock import Lock, hold
 from synth_pipeline.store.plan import Plan, ShardTask
 from synth_pipeline.store.schema import FORMAT_VERSION, Schema, StoredArray
 from synth_pipeline.store.shards import encode
+from synth_pipeline.store.verify import maker
 
 _HASHING_THREADS = 2  # besides those that wait for the disk
 
@@ -98,7 +99,7 @@ class Writing:
             raise StoreError(
                 f"the store '{self._folder.url}' is not complete",
                 found=f"{len(missing)} of {self._identity.plan.num_shards} shards are missing",
-                fix="run `synthpipe generate RUN` again; it makes the missing ones",
+                fix=f"{maker(self._folder, self._identity)}   # makes the missing ones",
             )
         commits.compact(self._folder)
         arrays = self._identity.schema.arrays

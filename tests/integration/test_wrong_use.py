@@ -326,7 +326,7 @@ def cut_short(path):
 def test_a_damaged_shard(copied, shell, damage, name):
     damage(copied.run / "store" / name)
     before = contents(copied.folder)
-    refused(shell("validate", RUN), 4, "Store", name, "--repair")
+    refused(shell("validate", RUN), 4, "Store", name, f"synthpipe generate {RUN} --repair   #")
     assert contents(copied.folder) == before
     shutil.rmtree(copied.run / "export")
     before = contents(copied.folder)
@@ -340,15 +340,15 @@ def test_a_damaged_shard_of_the_collected_dataset(copied, shell):
     (shard,) = (copied.folder / "data").rglob("rewards/c.0")
     original = shard.read_bytes()
     flip(shard)
-    refused(
+    error = refused(
         shell("train", DATASET, "--rows", "4000", "-o", "new"),
         4,
         "Store",
         "shard 0",
-        "synthpipe collect DATASET --repair",
+        f"synthpipe collect {DATASET} --rows 4000 --repair",
     )
     assert not (copied.folder / "new").exists()
-    assert shell("collect", DATASET, "--rows", "4000", "--repair").code == 0
+    assert typed(shell, error["fix"]).code == 0
     assert shard.read_bytes() == original
 
 

@@ -25,6 +25,16 @@ def test_errors_cross_process_boundaries_whole(kind):
     assert str(error) == str(kind("what", found=(1, "x"), fix="do"))
 
 
+def test_many_names_are_not_a_line_of_their_own():
+    known = [f"hopper/level-{n}" for n in range(30)] + ["pendulum/random"]
+    error = unknown_name("dataset", "pendulum/randm", known, listing="synthpipe datasets")
+    assert error.fix == "did you mean 'pendulum/random'?"
+    assert error.accepted.startswith("pendulum/random, ")
+    assert error.accepted.endswith("or 26 more that `synthpipe datasets` names")
+    assert unknown_name("dataset", "zzz", known, listing="synthpipe datasets").fix.startswith("synthpipe datasets   #")
+    assert unknown_name("dataset", "x", ["a", "b"], listing="synthpipe datasets").accepted == "a, b"
+
+
 def test_families_have_their_own_exit_codes():
     direct = [kind for kind in KINDS if kind.__base__ is SynthPipelineError]
     codes = [kind.exit_code for kind in [SynthPipelineError, *direct]]

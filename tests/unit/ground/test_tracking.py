@@ -173,6 +173,14 @@ def test_unknown_back_end_is_not_replaced_by_another(tmp_path):
         pass
 
 
+def test_metrics_are_kept_as_lines_also_beside_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    with tracking.tracking(tmp_path, "tensorboard") as tracker:
+        tracker.log(1, {"loss": 0.5})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 0.5}\n'
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
 def test_missing_tensorboard_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
     with (
