@@ -54,8 +54,9 @@ def write_augmented(
     metadata = {"description": f"{spec.dataset_id} augmented by {facts.recipe['generator']['kind']}", **_origin(facts)}
     minari, flat, card = _targets(folder, dataset_id)
     require_space(folder, export_bytes(real, synthetic, one_step))
-    rows = len(real) + len(synthetic) + _minari_rows(real, synthetic, one_step)
-    with Progress("export", 2 * rows, "rows") as progress:  # all are written, and all are read back
+    # Everything is written and read back; in Minari's file each episode costs the same, however long it is.
+    episodes, rows = 2 * _minari_episodes(real, synthetic, one_step), 2 * (len(real) + len(synthetic))
+    with Progress("export", episodes, "episodes") as progress:
         write_minari(
             dataset_id,
             spec=spec,
@@ -65,6 +66,7 @@ def write_augmented(
             metadata=metadata,
             advance=progress.advance,
         )
+    with Progress("export", rows, "rows") as progress:
         write_flat(
             flat,
             [Labelled(real, synthetic=False), Labelled(synthetic, synthetic=True)],
@@ -87,15 +89,14 @@ def export_bytes(real: Dataset, synthetic: RowSource, one_step: int) -> int:
     """
     heads = [part.read(0, 1).columns for part in (real, synthetic)]
     row = sum(column.nbytes for column in {**heads[0], **heads[1]}.values()) + LABEL_BYTES
-    rows = episodes = _minari_rows(real, synthetic, one_step)
-    if real.episodes is not None:
-        episodes += len(real.episodes) - real.episodes.num_rows
+    episodes = _minari_episodes(real, synthetic, one_step)
+    rows = episodes + (real.episodes.num_rows - len(real.episodes) if real.episodes is not None else 0)
     return row * (len(real) + len(synthetic) + rows) + EPISODE_BYTES * episodes
 
 
-def _minari_rows(real: Dataset, synthetic: RowSource, one_step: int) -> int:
+def _minari_episodes(real: Dataset, synthetic: RowSource, one_step: int) -> int:
     room = min(one_step, len(synthetic))
-    return room + (real.episodes.num_rows if real.episodes is not None else _kept(real, room))
+    return room + (len(real.episodes) if real.episodes is not None else _kept(real, room))
 
 
 def _kept(real: Dataset, room: int) -> int:

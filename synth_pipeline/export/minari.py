@@ -91,7 +91,7 @@ def write_minari(
         root: Folder of Minari datasets (what `MINARI_DATASETS_PATH` points to).
         metadata: Plain JSON values. Keys of Minari (`description`, `author`, ...) stand at its top level, all others
             under `synth_pipeline`.
-        advance: Told of the rows that were written, and again when they were read back.
+        advance: Told of each episode that was written, and again when it was read back.
 
     Returns:
         The dataset's folder.
@@ -192,7 +192,7 @@ def _write_episodes(
             writer.reserve(sum(values.nbytes for values in arrays))
             out.write(columns, arrays, source_of(part.columns, rows) or default)
             ledger.add(columns, arrays)
-            advance(rows.stop - rows.start, "Minari")
+            advance(1, "Minari")
     if not len(ledger):
         raise ExportError("there is nothing to export", found="0 episodes", fix="generate data first")
     return ledger

@@ -231,10 +231,12 @@ def test_space_for_the_whole_export_is_checked_first(validated, monkeypatch):
         assert caught.value.accepted.startswith("about ")
     assert [path.name for path in run.folder("export").iterdir()] == ["stage.json"]
     said = []
-    monkeypatch.setattr(tracking.Progress, "advance", lambda progress, *told: said.append((progress.total, *told)))
+    monkeypatch.setattr(tracking.Progress, "advance", lambda progress, *told: said.append((progress, *told)))
     folder = stages.export(run, config, allow_failed=True)
     assert sum(path.stat().st_size for path in folder.rglob("*.hdf5")) < 2 * needed
-    assert {total for total, _, _ in said} == {sum(rows for _, rows, _ in said)}  # written and read back, to the row
+    for unit in ("episodes", "rows"):  # written and read back, to the last one
+        told = [(progress.total, units) for progress, units, _ in said if progress.unit == unit]
+        assert {total for total, _ in told} == {sum(units for _, units in told)}
     assert {note for _, _, note in said} == {"Minari", "reading Minari back", "flat file", "reading the flat file back"}
 
 
