@@ -162,7 +162,11 @@ def save_state(model: Any, path: Path) -> None:
 
 
 def load_state(model: Any, path: Path) -> None:
-    """Put a saved state into a fresh learner; the simulator itself starts a new episode."""
+    """Put a saved state into a fresh learner; the simulator itself starts a new episode.
+
+    The file is a pickle, which this project reads nowhere else: it is written by the same program on the same machine,
+    is never shipped, and `weights_only=True` admits tensors and plain containers, no code.
+    """
     import torch
 
     state = torch.load(path, weights_only=True)

@@ -12,12 +12,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+from synth_pipeline.doctor import TELEMETRY
+
 # Telemetry of our dependencies is off before any of them is imported.
-for _name, _value in (
-    ("DO_NOT_TRACK", "1"),
-    ("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
-    ("GX_ANALYTICS_ENABLED", "false"),
-):
+for _name, _value in TELEMETRY.items():
     os.environ.setdefault(_name, _value)
 
 import typer  # noqa: E402
@@ -25,7 +23,7 @@ from typer.core import TyperGroup  # noqa: E402
 
 from synth_pipeline import __version__  # noqa: E402
 from synth_pipeline.config import override  # noqa: E402
-from synth_pipeline.errors import ConfigError, SynthPipelineError, unknown_name  # noqa: E402
+from synth_pipeline.errors import ConfigError, SynthPipelineError, typable, unknown_name  # noqa: E402
 from synth_pipeline.run_config import CONFIG, RunConfig, load_run_config, open_run  # noqa: E402
 from synth_pipeline.runs import Run  # noqa: E402
 from synth_pipeline.tracking import console, duration, human, require_backend, say, short  # noqa: E402
@@ -58,9 +56,21 @@ Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes. Never
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Go ahead even when it takes more than an hour.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Check every byte first, and make damaged shards again.")]
+Track = Annotated[str, typer.Option("--track", help="jsonl; or tensorboard, beside it.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. generator.neighbours=3.")
 ]
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: Python, every dependency against its range, torch, memory, disk, folders, telemetry.
+
+    A line each with ok, warn or fail; exit code 5 when one failed.
+    """
+    from synth_pipeline.doctor import examine
+
+    examine()
 
 
 @app.command()
@@ -116,7 +126,7 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the whole run; default: 0.")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Size of a collected dataset; default: the recipe's.")] = None,
     settings: Settings = None,
-    track: Annotated[str, typer.Option(help="jsonl or tensorboard.")] = "jsonl",
+    track: Track = "jsonl",
     dry_run: DryRun = False,
 ) -> None:
     """Fit a generator on the training episodes of a dataset (a tenth of the episodes is held out)."""
@@ -152,16 +162,19 @@ def generate(
 ) -> None:
     """Fill the store: any size, constant memory, resumable, the same bytes for any number of workers."""
     from synth_pipeline import stages
+    from synth_pipeline.scale.estimate import estimate
     from synth_pipeline.scale.generation import plan_run
 
     changes = [*(settings or []), *([f"generate.rows={rows}"] if rows else [])]
     run, config = open_run(run_directory, changes)
     if dry_run:
-        planned = plan_run(run, config)
-        plan, rate = planned.plan, planned.rate()
-        size = plan.num_rows * planned.schema.row_bytes
-        _planned("generate", f"{plan.num_rows:,} rows, {size / 1e6:,.1f} MB, into {short(run.folder('store'))}")
-        say("", f"about {human(rate)} rows/s a worker, {duration(plan.num_rows / rate / workers)} in all")
+        planned, url = plan_run(run, config), str(run.folder("store"))
+        left = estimate(planned, url, workers=workers)
+        size, there = left.rows * planned.schema.row_bytes, planned.plan.num_rows - left.rows
+        beside = f" ({there:,} are there)" if there else ""
+        _planned("generate", f"{left.rows:,} rows{beside}, {size / 1e6:,.1f} MB, into {short(url)}")
+        if left.rows:
+            say("", f"about {human(left.rate)} rows/s a worker, {duration(left.seconds)} in all")
         return
     stages.generate(run, config, workers=workers, yes=yes, repair=repair)
     _next("validate", str(run_directory))
@@ -235,7 +248,7 @@ def export(
         return
     folder = stages.export(run, config, allow_failed=allow_failed)
     stages.report(run)
-    say("next", f"MINARI_DATASETS_PATH={shlex.quote(str(folder / 'minari'))} minari list local")
+    say("next", typable(f"MINARI_DATASETS_PATH={shlex.quote(str(folder / 'minari'))} minari list local"))
 
 
 @app.command()
@@ -257,6 +270,7 @@ def run(
     ] = None,
     workers: Workers = 1,
     settings: Settings = None,
+    track: Track = "jsonl",
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
@@ -264,6 +278,7 @@ def run(
     from synth_pipeline import stages
 
     config = load_run_config(preset, settings or [])
+    require_backend(track)
     folder = Path(preset).parent
     own = folder if Path(preset).name == CONFIG and (folder / "environment.json").exists() else None  # a run's own YAML
     directory = out or own or Path("runs") / Path(preset).stem
@@ -272,9 +287,10 @@ def run(
         _plan_whole(config)
         _planned("report", f"into {directory}")
         return
-    page = stages.run_all(Run(directory), config, workers=workers, yes=yes)
+    page = stages.run_all(Run(directory), config, workers=workers, yes=yes, tracker=track)
     say("next", f"open {shlex.quote(short(page))} in a browser, or make more rows:")
-    say("", shlex.join(["synthpipe", "generate", str(directory), "-n", str(4 * config.generate.rows)]))
+    more = ["synthpipe", "generate", str(directory), "-n", str(4 * config.generate.rows)]
+    say("", typable(shlex.join(more)))
 
 
 @app.callback(invoke_without_command=True)
@@ -287,7 +303,7 @@ def top(
         console.print(f"synth-pipeline {__version__}")
     elif ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
-        say("next", "synthpipe run smoke   (the whole path in seconds), then synthpipe datasets")
+        say("next", typable("synthpipe run smoke   (the whole path in seconds), then synthpipe datasets"))
 
 
 def _plan_whole(config: RunConfig) -> None:
@@ -314,7 +330,7 @@ def _plan_whole(config: RunConfig) -> None:
 
 
 def _next(*command: str) -> None:
-    say("next", shlex.join(["synthpipe", *command]))
+    say("next", typable(shlex.join(["synthpipe", *command])))
 
 
 def _planned(label: str, text: str) -> None:

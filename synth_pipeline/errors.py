@@ -7,6 +7,11 @@ and exits with its `exit_code`; anything else that escapes is a bug of ours and 
 from __future__ import annotations
 
 import difflib
+import os
+import re
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable
 
 
@@ -33,8 +38,8 @@ class SynthPipelineError(Exception):
         return (_rebuild, (type(self), self.what, self.found, self.accepted, self.fix))
 
     def render(self) -> str:
-        """The text that the command line prints."""
-        return f"{type(self).__name__}: {self}"
+        """The text that the command line prints; its commands can be typed as they stand."""
+        return typable(f"{type(self).__name__}: {self}")
 
 
 def _rebuild(
@@ -73,7 +78,11 @@ class StoreError(SynthPipelineError):
     exit_code = 4
 
 
-class StoreBusyError(StoreError):
+class BusyError(StoreError):
+    """A second process met the lock of the first."""
+
+
+class StoreBusyError(BusyError):
     """A second writer met the lock of the first."""
 
 
@@ -107,6 +116,25 @@ class TaskError(SynthPipelineError):
     exit_code = 9
 
 
+def typable(text: str) -> str:
+    """Text whose `synthpipe` and `minari list` commands can be typed here, also where no environment is active.
+
+    A command that is not on the PATH gets the folder of the program that was started, as short as it can be.
+    """
+
+    def found(match: re.Match[str]) -> str:
+        name, folder = match[0], os.path.dirname(sys.argv[0])
+        place = os.path.join(folder, name)
+        if shutil.which(name) or not folder or not os.access(place, os.X_OK):
+            return name
+        return shlex.quote(min(place, os.path.relpath(place), key=len))
+
+    return re.sub(r"(?<![\w/.'-])(?:synthpipe(?= [a-z-])|minari(?= list\b))", found, text)
+
+
+FEW = 5  # names that fit into a line
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to `name` (upper and lower case count as equal), or None when nothing is close."""
     names = {candidate.casefold(): candidate for candidate in known}
@@ -114,7 +142,9 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return names[match[0]] if match else None
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], *, fix: str | None = None) -> UnknownNameError:
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], *, fix: str | None = None, listing: str | None = None
+) -> UnknownNameError:
     """The error for a name that does not exist, with the nearest one that does.
 
     Args:
@@ -122,9 +152,14 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, fix: str | None 
         name: What the user typed.
         known: What exists.
         fix: What to type; by default the nearest name is suggested.
+        listing: The command that names all that exist, where they are too many for a line: only the nearest are shown.
     """
     names = sorted(known)
     guess = nearest(name, names)
-    advice = fix or (f"did you mean '{guess}'?" if guess else "use one of these names" if names else None)
+    others = f"{listing}   # names them all" if listing else "use one of these names" if names else None
+    advice = fix or (f"did you mean '{guess}'?" if guess else others)
     accepted = ", ".join(names) if names else f"no {kind} is available"
+    if listing and len(names) > FEW:
+        near = difflib.get_close_matches(name, names, n=FEW, cutoff=0.0)
+        accepted = f"{', '.join(near)}, or {len(names) - FEW} more that `{listing}` names"
     return UnknownNameError(f"there is no {kind} called '{name}'", found=repr(name), accepted=accepted, fix=advice)

@@ -151,7 +151,7 @@ def friendly_os_errors(path: Path) -> Iterator[None]:
 
 
 def _existing_parent(path: Path) -> Path:
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:
@@ -166,7 +166,7 @@ def require_space(folder: Path, needed_bytes: int) -> None:
         raise ResourceError(
             f"the disk of '{existing}' is too small for this",
             found=f"{free / 1e9:,.2f} GB free",
-            accepted=f"{needed_bytes * 1.05 / 1e9:,.2f} GB",
+            accepted=f"about {needed_bytes * 1.05 / 1e9:,.2f} GB",
             fix="free some space, or ask for fewer rows",
         )
 
@@ -216,15 +216,15 @@ class Run:
         """The folder of one stage (`model`, `store`, `validation`, ...)."""
         return self.directory / stage
 
-    def finished(self, stage: str, key: str) -> dict[str, Any] | None:
-        """The record of a stage that ended with exactly these inputs, or None when there is work to do.
+    def record(self, stage: str) -> dict[str, Any]:
+        """What a stage noted when it ended last; empty when it never did.
 
         Raises:
             ConfigError: When the record is damaged.
         """
         path = self.folder(stage) / "stage.json"
         if not path.exists():
-            return None
+            return {}
         record = read_json(path)
         if not isinstance(record, dict):
             raise ConfigError(
@@ -233,6 +233,15 @@ class Run:
                 accepted="a JSON object",
                 fix="delete the file and run again",
             )
+        return record
+
+    def finished(self, stage: str, key: str) -> dict[str, Any] | None:
+        """The record of a stage that ended with exactly these inputs, or None when there is work to do.
+
+        Raises:
+            ConfigError: When the record is damaged.
+        """
+        record = self.record(stage)
         return record if record.get("key") == key else None
 
     def finish(self, stage: str, key: str, result: Mapping[str, Any]) -> dict[str, Any]:

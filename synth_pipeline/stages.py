@@ -2,7 +2,7 @@
 
 `collect -> train -> generate -> validate -> export -> report`. Each stage reads what the one before wrote,
 writes its own folder of the run, and when called again with the same inputs says `nothing to do` and why.
-Nothing here depends on the number of workers but the time it takes.
+Whoever writes holds the run's lock; who finds nothing to do needs none. Workers change nothing but the time it takes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from synth_pipeline.config import content_hash
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import Split, split_dataset
 from synth_pipeline.errors import ConfigError
-from synth_pipeline.export.augmented import default_id, discard, free_id, write_augmented
-from synth_pipeline.export.card import CardFacts
+from synth_pipeline.export.augmented import free_id
+from synth_pipeline.export.stage import write_export, written
 from synth_pipeline.generators import base as generators
 from synth_pipeline.run_config import RunConfig, keep_config, require_place
-from synth_pipeline.runs import Run, clear_partials, environment, read_json, require_space, write_bytes, write_json
+from synth_pipeline.runs import Run, clear_partials, environment, require_space, write_bytes, write_json
+from synth_pipeline.scale.estimate import confirm_hours, estimate, missing_rows
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
 from synth_pipeline.scale.generation import (
     GenerateShard,
-    confirm_hours,
+    fitted_facts,
     made_from,
-    missing_rows,
     plan_run,
     require_model,
 )
@@ -37,15 +37,13 @@ from synth_pipeline.sources import catalog
 from synth_pipeline.sources import collect as collecting
 from synth_pipeline.sources.base import Source
 from synth_pipeline.store import Commit, ShardTask, Store
-from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
+from synth_pipeline.store.lock import working
+from synth_pipeline.tracking import FitProgress, Parts, counted, duration, say, short, tracking
 from synth_pipeline.validation.gate import Suite, load_suite, require_passed
+from synth_pipeline.validation.record import is_scorecard, read_scorecard
 from synth_pipeline.validation.report import render
-from synth_pipeline.validation.scorecard import METRICS, scorecard
+from synth_pipeline.validation.scorecard import FAMILIES, METRICS, scorecard
 from synth_pipeline.validation.truth import known_truth
-
-CARD_COLUMNS = ("metric", "value", "threshold", "passed")
-BEGUN = "begun"  # key of an export that was begun and did not end
-
 
 # --- collect ---------------------------------------------------------------------------------------------------------
 
@@ -103,6 +101,7 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl") -> Path:
 
     Raises:
         ConfigError: When the run holds a generator that was fitted on other data or with other settings.
+        BusyError: When another process is working on the run.
     """
     source, generator = source_of(config), generators.build(config.generator)
     fingerprint, settings = source.fingerprint(), made_from(config)
@@ -114,23 +113,27 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl") -> Path:
         return folder
     dataset = source.load()
     parts = split_dataset(dataset, fraction=config.held_out, seed=config.seed)
-    start(run, config)
-    say("train", f"{generator.kind} on {len(parts.train):,} rows of {config.dataset} {_held_out(parts.split)}")
-    begin = time.perf_counter()
-    checkpoint = run.folder("model") / "training.safetensors"
-    with tracking(run.folder("model"), tracker) as metrics, FitProgress(metrics) as progress:
-        generator.fit(parts.train, seed=config.seed, report=progress, checkpoint=checkpoint)
-    seconds = time.perf_counter() - begin
-    extra = {
-        "made_from": settings,
-        "fingerprint": fingerprint,
-        "key": key,
-        "spec": dataset.spec.plain(),
-        "held_out_episodes": parts.split.held_out.tolist() if parts.split else None,
-        "seconds": seconds,
-    }
-    clear_partials(folder)
-    generators.save(generator, folder, extra=extra)
+    require_place(run)
+    with working(run):
+        if folder.exists():  # by another process, between the look above and the lock
+            return train(run, config, tracker=tracker)
+        start(run, config)
+        say("train", f"{generator.kind} on {len(parts.train):,} rows of {config.dataset} {_held_out(parts.split)}")
+        begin = time.perf_counter()
+        checkpoint = run.folder("model") / "training.safetensors"
+        with tracking(run.folder("model"), tracker) as metrics, FitProgress(metrics) as progress:
+            generator.fit(parts.train, seed=config.seed, report=progress, checkpoint=checkpoint)
+        seconds = time.perf_counter() - begin
+        extra = {
+            "made_from": settings,
+            "fingerprint": fingerprint,
+            "key": key,
+            "spec": dataset.spec.plain(),
+            "held_out_episodes": parts.split.held_out.tolist() if parts.split else None,
+            "seconds": seconds,
+        }
+        clear_partials(folder)
+        generators.save(generator, folder, extra=extra)
     say("train", f"fitted in {duration(seconds)}: {short(folder)}")
     return folder
 
@@ -160,28 +163,29 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
     Raises:
         CheckpointError: When nothing was trained.
         ConfigError: When the generator was fitted with other settings, or it takes more than an hour.
-        StoreError: When the store was made with other settings.
+        StoreError: When the store was made with other settings, or another process is working on the run.
         TaskError: When a generator rejects so many rows that a shard stays empty.
     """
     planned = plan_run(run, config)
     url, plan = str(run.folder("store")), planned.plan
     if missing := missing_rows(plan, url):  # refused before the store is made, or is planned to be larger
         if not yes:
-            confirm_hours(missing, planned.rate() * workers)
+            confirm_hours(estimate(planned, url, workers=workers))
         require_space(run.folder("store"), missing * planned.schema.row_bytes)
-    target = store.create(url, planned.schema, plan, planned.identity)
-    kept = config.generate.replace(rows=plan.num_rows, rows_per_shard=plan.rows_per_shard)
-    keep_config(run, config.replace(generate=kept))
-    if repair:
-        repair_shards(target, label="generate")
-    if target.finalised:
-        asked = f" ({config.generate.rows:,} were asked for)" if config.generate.rows < plan.num_rows else ""
-        say("generate", f"nothing to do: {len(target):,} rows of this generator are in {short(url)}{asked}")
+    with working(run):
+        target = store.create(url, planned.schema, plan, planned.identity)
+        kept = config.generate.replace(rows=plan.num_rows, rows_per_shard=plan.rows_per_shard)
+        keep_config(run, config.replace(generate=kept))
+        if repair:
+            repair_shards(target, label="generate")
+        if target.finalised:
+            asked = f" ({config.generate.rows:,} were asked for)" if config.generate.rows < plan.num_rows else ""
+            say("generate", f"nothing to do: {len(target):,} rows of this generator are in {short(url)}{asked}")
+            return run.folder("store")
+        model = str(run.folder("model") / "generator")
+        make_shard = GenerateShard(model, url, plan.micro_batch, config.generate.max_attempts)
+        fill(target, make_shard, rows=plan.num_rows, label="generate", workers=workers)
         return run.folder("store")
-    model = str(run.folder("model") / "generator")
-    make_shard = GenerateShard(model, url, plan.micro_batch, config.generate.max_attempts)
-    fill(target, make_shard, rows=plan.num_rows, label="generate", workers=workers)
-    return run.folder("store")
 
 
 # --- validate --------------------------------------------------------------------------------------------------------
@@ -200,13 +204,14 @@ def validate(run: Run, config: RunConfig) -> Path:
     suite = load_suite(config.validation.suite)
     key = content_hash(target.digest(), source.fingerprint(), suite, config.seed, METRICS)  # more metrics: judge again
     path = run.folder("validation") / "scorecard.json"
-    if record := run.finished("validation", key):
+    if (record := run.finished("validation", key)) and is_scorecard(path):
         target.verify()
         say("validate", f"nothing to do: this store was judged by '{suite.name}' before: {record['outcome']}")
         return path
-    unseen = read_json(run.folder("model") / "generator" / "state.json")["extra"]["held_out_episodes"]
-    outcome = validate_store(target, source.load(), suite, path, held_out=unseen, seed=config.seed)
-    run.finish("validation", key, {"outcome": outcome, "digest": target.digest()})
+    unseen = fitted_facts(run.folder("model") / "generator", config).held_out_episodes
+    with working(run):
+        outcome = validate_store(target, source.load(), suite, path, held_out=unseen, seed=config.seed)
+        run.finish("validation", key, {"outcome": outcome, "digest": target.digest()})
     return path
 
 
@@ -218,17 +223,20 @@ def validate_store(
     Novelty is decidable only with the ids of the episodes of `real` that the generator did not see.
     """
     begin = time.perf_counter()
-    target.verify()
-    verdict, card = scorecard(
-        target,
-        real,
-        suite,
-        fields=target.schema.columns,
-        compared=generators.modelled_fields(target.spec),
-        truth=known_truth(target.spec),
-        held_out=None if held_out is None else np.array(held_out, np.int64),
-        seed=seed,
-    )
+    with Parts("validate", 1 + len(FAMILIES)) as parts:
+        parts("checksums")
+        target.verify()
+        verdict, card = scorecard(
+            target,
+            real,
+            suite,
+            fields=target.schema.columns,
+            compared=generators.modelled_fields(target.spec),
+            truth=known_truth(target.spec),
+            held_out=None if held_out is None else np.array(held_out, np.int64),
+            seed=seed,
+            progress=parts,
+        )
     origin = {"real dataset": real.spec.dataset_id, "real rows": len(real), "seed": seed, **environment()["versions"]}
     about = {"path": target.url, "digest": target.digest(), "rows": len(target), **target.config}
     write_json(path, {**card, "store": about, "provenance": origin})
@@ -256,6 +264,7 @@ def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
 
     Raises:
         GateError: When the store failed the gate, or was not validated as it is now.
+        BusyError: When another process is working on the run.
     """
     target = filled_store(run)
     path = run.folder("validation") / "scorecard.json"
@@ -263,34 +272,21 @@ def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
     source = source_of(config)
     folder = run.folder("export")
     key = content_hash(target.digest(), source.fingerprint(), config.export, card["verdict"])
-    record = run.finished("export", key)
-    if record and all((folder / file).exists() for file in record["files"].values()):
+    if record := written(run, key):
         say("export", f"nothing to do: {record['minari_id']} was written from this store")
         return folder
-    if unfinished := record or run.finished("export", BEGUN):
-        discard(folder, unfinished["minari_id"])
-    wanted = config.export.minari_id or default_id(target.spec, target.config["generator"]["kind"])
-    dataset_id = free_id(folder, wanted)
-    real = source.load()
-    say("export", f"{len(real):,} real rows and {len(target):,} synthetic ones as {dataset_id}")
-    begin = time.perf_counter()
-    run.finish("export", BEGUN, {"minari_id": dataset_id})
-    facts = CardFacts(
-        title=dataset_id,
-        spec=target.spec,
-        rows={"real rows": len(real), "synthetic rows": len(target)},
-        recipe={"generator": target.config["generator"], "seed": target.plan.seed, **card["provenance"]},
-        parents={real.spec.dataset_id: source.fingerprint(), "store": target.digest()},
-        verdicts=tuple({key: rule[key] for key in CARD_COLUMNS} for rule in card["verdict"]["rules"]),
-        allow_failed=allow_failed,
-    )
-    files = write_augmented(
-        dataset_id, real=real, synthetic=target, one_step=config.export.one_step, folder=folder, facts=facts
-    )
-    run.finish("export", key, {"minari_id": dataset_id, "files": files, "digest": target.digest()})
-    say("export", f"read back: identical, {duration(time.perf_counter() - begin)}")
-    for label, file in files.items():
-        say("", f"{label:<7} {short(folder / file)}")
+    with working(run):
+        if not written(run, key):  # by another process, between the look above and the lock
+            write_export(
+                run,
+                key,
+                config.export,
+                real=source.load(),
+                fingerprint=source.fingerprint(),
+                synthetic=target,
+                card=card,
+                allow_failed=allow_failed,
+            )
     return folder
 
 
@@ -303,15 +299,10 @@ def report(run: Run) -> Path:
     Raises:
         ConfigError: When nothing was validated yet.
     """
-    path = run.folder("validation") / "scorecard.json"
+    path, fix = run.folder("validation") / "scorecard.json", shlex.join(["synthpipe", "validate", str(run.directory)])
     if not path.exists():
-        raise ConfigError(
-            f"there is nothing to report in '{run.directory}'",
-            found="no scorecard",
-            fix=shlex.join(["synthpipe", "validate", str(run.directory)]),
-        )
-    card, exported = read_json(path), run.folder("export") / "stage.json"
-    record = read_json(exported) if exported.exists() else {}
+        raise ConfigError(f"there is nothing to report in '{run.directory}'", found="no scorecard", fix=fix)
+    card, record = read_scorecard(path, fix=fix), run.record("export")
     current = record.get("digest") == card["store"]["digest"]  # else it is the export of an earlier state
     files = {label: f"export/{file}" for label, file in record["files"].items()} if current else None
     page = render({**card, "export": files}, title=f"Synthetic data of {run.directory.resolve().name}").encode()
@@ -319,7 +310,8 @@ def report(run: Run) -> Path:
     if target.exists() and target.read_bytes() == page:
         say("report", f"nothing to do: {short(target)} is up to date")
         return target
-    write_bytes(target, page)
+    with working(run):
+        write_bytes(target, page)
     say("report", short(target))
     return target
 
@@ -351,7 +343,7 @@ def check(run: Run, config: RunConfig) -> None:
         require_model(model, config)
 
 
-def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False) -> Path:
+def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False, tracker: str = "jsonl") -> Path:
     """Every stage in order; what is finished is skipped, what failed the gate is reported and not exported.
 
     Returns:
@@ -363,7 +355,7 @@ def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False)
     check(run, config)
     if config.dataset in catalog.entries():
         collect(config.dataset, rows=config.collect.rows, workers=workers)
-    train(run, config)
+    train(run, config, tracker=tracker)
     generate(run, config, workers=workers, yes=yes)
     validate(run, config)
     try:

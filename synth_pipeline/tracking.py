@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,8 @@ from synth_pipeline.errors import MissingExtraError, unknown_name
 
 console = Console(highlight=False, soft_wrap=True)
 PLAIN_INTERVAL_S = 10.0
+BAR_INTERVAL_S = 0.1
+QUIET_S = 3.0  # a part of a phase that takes less is not worth a line
 BACKENDS = ("jsonl", "tensorboard")
 
 
@@ -63,6 +66,13 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
 
 
+Advance = Callable[[int, str], None]  # (units, note) as `Progress.advance` takes them
+
+
+def silent(units: int, note: str = "") -> None:
+    """The progress of those who do not want any."""
+
+
 class Progress:
     """Progress of one long phase.
 
@@ -76,7 +86,7 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str, *, start: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
         self._begin, self._start, self._count = time.monotonic(), start, start
-        self._last_line = self._begin
+        self._last_line = self._last_bar = self._begin
         self._note = ""
         self._bar: RichProgress | None = None
 
@@ -113,12 +123,18 @@ class Progress:
         """Count finished units; `note` (e.g. the loss) replaces the last one."""
         self._count += units
         self._note = note or self._note
-        text = self._text()
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._count, text=text)
-        elif time.monotonic() - self._last_line >= PLAIN_INTERVAL_S:
-            self._last_line = time.monotonic()
-            say(self.label, text)
+        now = time.monotonic()
+        if self._bar is not None and (now - self._last_bar >= BAR_INTERVAL_S or self._count >= self.total):
+            self._last_bar = now
+            self._bar.update(self._task, completed=self._count, text=self._text())
+        elif self._bar is None and now - self._last_line >= PLAIN_INTERVAL_S:
+            self._last_line = now
+            say(self.label, self._text())
+
+    def show(self, units: int, note: str) -> None:
+        """Show at once that `units` are finished and `note` is at work."""
+        self._count, self._note, self._last_bar = units, note, 0.0
+        self.advance(0)
 
     def _text(self) -> str:
         left = max(self.total - self._count, 0) / self.rate if self.rate > 0 else float("inf")
@@ -127,6 +143,51 @@ class Progress:
         return (
             f"{human(self._count)}/{human(self.total)} {self.unit}  {human(self.rate)} {self.unit}/s{note}  ETA {eta}"
         )
+
+
+class Parts:
+    """Which part of a phase is at work, for phases whose parts are long and cannot be counted inside.
+
+    A bar on a terminal; elsewhere one plain line for each part that takes more than a few seconds.
+
+    Args:
+        label: First column, e.g. `"validate"`.
+        total: How many parts the phase has.
+    """
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label, self._total, self._count = label, total, 0
+        self._bar: Progress | None = Progress(label, total, "parts") if sys.stdout.isatty() else None
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._quiet()
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
+
+    def __call__(self, name: str) -> None:
+        """A part begins, and with it the one before has ended."""
+        self._quiet()
+        if self._bar is not None:
+            self._bar.show(self._count, name)
+        self._count += 1
+        if self._bar is None:
+            text = f"{name} ({self._count} of {self._total})"
+            self._timer = threading.Timer(QUIET_S, say, (self._label, text))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _quiet(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()  # so that its line never comes after a later one
 
 
 class Tracker(Protocol):
@@ -160,6 +221,27 @@ class JsonLines:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class Several:
+    """Every number goes to all of them.
+
+    Args:
+        trackers: Where.
+    """
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = trackers
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values at a step."""
+        for tracker in self._trackers:
+            tracker.log(step, values)
+
+    def close(self) -> None:
+        """Flush and release."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
 class TensorBoard:
@@ -210,18 +292,20 @@ def tracking(directory: Path, backend: str = "jsonl") -> Iterator[Tracker]:
 
     Args:
         directory: The stage's folder.
-        backend: `jsonl` or `tensorboard`.
+        backend: `jsonl`, or `tensorboard` beside it.
 
     Raises:
         UnknownNameError: For another back-end.
         MissingExtraError: When the back-end's package is not installed.
     """
     require_backend(backend)
-    tracker: Tracker = TensorBoard(directory) if backend == "tensorboard" else JsonLines(directory / "metrics.jsonl")
-    try:
-        yield tracker
-    finally:
-        tracker.close()
+    with ExitStack() as stack:
+        trackers: list[Tracker] = [JsonLines(directory / "metrics.jsonl")]
+        stack.callback(trackers[0].close)
+        if backend == "tensorboard":
+            trackers.append(TensorBoard(directory))
+            stack.callback(trackers[1].close)
+        yield Several(trackers)
 
 
 class FitProgress:
@@ -247,9 +331,10 @@ class FitProgress:
             self._progress.__exit__(kind, error, trace)
 
     def __call__(self, step: int, total: int, values: Mapping[str, float]) -> None:
-        """Record the values at a step of `total`."""
+        """Record the values at a step of `total`; without values, how many of `total` rows were searched."""
         if self._progress is None:
-            self._progress = Progress(self._label, total, "steps").__enter__()
-        self._tracker.log(step, values)
+            self._progress = Progress(self._label, total, "steps" if values else "rows").__enter__()
+        if values:  # a fit without a loss only searches through its rows
+            self._tracker.log(step, values)
         self._progress.advance(step - self._step, "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
         self._step = step

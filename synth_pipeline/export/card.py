@@ -15,7 +15,7 @@ from synth_pipeline.errors import GateError
 from synth_pipeline.runs import write_bytes
 
 LIMITS = (
-    "Synthetic rows are a model's estimate of the dynamics, not measurements; the validation below says how close.",
+    "Synthetic rows are a model's estimate of the dynamics, not measurements; the validation above says how close.",
     "Reading neighbouring rows as steps of one episode is right only where neither `terminals` nor `timeouts` is set.",
     "Scores of agents trained here belong on the real environment, never on synthetic data.",
 )
@@ -131,7 +131,7 @@ def _load(facts: CardFacts) -> str:
             _snippet("d3rlpy (its own `get_minari` shifts observations)", _FLAT + _D3RLPY, facts),
             _snippet("TorchRL (its own Minari reader returns zeros)", _FLAT + _TORCHRL, facts),
         ]
-    return "## How to load it\n\n" + "\n\n".join(blocks) if blocks else ""
+    return "\n\n".join(["## How to load it", "Paths are from the folder of this card.", *blocks]) if blocks else ""
 
 
 def _snippet(name: str, code: str, facts: CardFacts) -> str:
@@ -140,8 +140,11 @@ def _snippet(name: str, code: str, facts: CardFacts) -> str:
 
 
 _MINARI = """
+import os
+
 import minari
 
+os.environ["MINARI_DATASETS_PATH"] = "minari"
 dataset = minari.load_dataset("MINARI_ID")
 for episode in dataset:
     observations, next_observations = episode.observations[:-1], episode.observations[1:]

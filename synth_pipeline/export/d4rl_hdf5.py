@@ -27,6 +27,7 @@ from synth_pipeline.errors import ExportError, unknown_name
 from synth_pipeline.export import hdf5
 from synth_pipeline.export.readback import Block, check_flat
 from synth_pipeline.runs import require_space
+from synth_pipeline.tracking import Advance, silent
 
 SCHEMA = 1
 CHUNK_ROWS = 262_144
@@ -98,6 +99,7 @@ def write_flat(
     spec: DatasetSpec,
     metadata: Mapping[str, Any],
     kind: Literal["transitions", "episodes"] = "transitions",
+    advance: Advance = silent,
 ) -> Path:
     """Write sources below one another into one flat file, and read it back before it appears.
 
@@ -110,6 +112,7 @@ def write_flat(
         spec: Which columns the file has; stored with it.
         metadata: Provenance as plain JSON values, stored as the root attribute `synth_pipeline_provenance`.
         kind: `episodes` promises that every row is followed by its successor unless it ends an episode.
+        advance: Told of the rows that were written, and again when they were read back.
 
     Returns:
         `path`.
@@ -130,13 +133,19 @@ def write_flat(
         with hdf5.create(staged) as writer:
             writer.reserve(sum(len(str(value)) for value in attributes.values()))
             writer.file.attrs.update(attributes)
-            blocks = _write(writer, filled, columns, total, chained=kind == "episodes")
-            writer.verify = partial(check_flat, staged, blocks, rows=total)
+            blocks = _write(writer, filled, columns, total, advance, chained=kind == "episodes")
+            writer.verify = partial(check_flat, staged, blocks, rows=total, advance=advance)
     return path
 
 
 def _write(
-    writer: hdf5.Writer, parts: Sequence[RowSource], columns: Sequence[_Column], total: int, *, chained: bool
+    writer: hdf5.Writer,
+    parts: Sequence[RowSource],
+    columns: Sequence[_Column],
+    total: int,
+    advance: Advance,
+    *,
+    chained: bool,
 ) -> list[Block]:
     datasets = {}
     writer.reserve(total * sum(column.row_bytes for column in columns))
@@ -157,6 +166,7 @@ def _write(
             datasets[column.path].write_direct(values, dest_sel=np.s_[at:stop])
             blocks.append(Block(column.path, at, stop, column.dtype, column.shape, hdf5.checksum(values)))
         at = stop
+        advance(len(rows), "flat file")
     return blocks
 
 

@@ -36,6 +36,7 @@ from synth_pipeline.export.minari_layout import (
 )
 from synth_pipeline.export.readback import check_minari
 from synth_pipeline.runs import safe_parts, staged_directory, write_json
+from synth_pipeline.tracking import Advance, silent
 
 LAYOUT_VERSION = "0.5.4"
 SCHEMA = 1
@@ -73,6 +74,7 @@ def write_minari(
     one_step: Iterable[Transitions] | Transitions | None = None,
     root: Path,
     metadata: Mapping[str, Any],
+    advance: Advance = silent,
 ) -> Path:
     """Write a dataset that `minari.load_dataset` reads, and read it back before it appears.
 
@@ -89,6 +91,7 @@ def write_minari(
         root: Folder of Minari datasets (what `MINARI_DATASETS_PATH` points to).
         metadata: Plain JSON values. Keys of Minari (`description`, `author`, ...) stand at its top level, all others
             under `synth_pipeline`.
+        advance: Told of each episode that was written, and again when it was read back.
 
     Returns:
         The dataset's folder.
@@ -109,8 +112,8 @@ def write_minari(
         data = staged / "data"
         data.mkdir()
         with hdf5.create(data / "main_data.hdf5") as writer:
-            ledger = _write_episodes(writer, spec, episodes, one_step or ())
-            writer.verify = partial(_complete, data, values | _spaces(spec, ledger.tables[0]), ledger)
+            ledger = _write_episodes(writer, spec, episodes, one_step or (), advance)
+            writer.verify = partial(_complete, data, values | _spaces(spec, ledger.tables[0]), ledger, advance)
     _declare_namespaces(root, dataset_id)
     return target
 
@@ -165,16 +168,20 @@ def _check_count(rows: int) -> None:
         )
 
 
-def _complete(data: Path, values: dict[str, Any], ledger: Ledger) -> None:
+def _complete(data: Path, values: dict[str, Any], ledger: Ledger, advance: Advance) -> None:
     """Write the metadata and read everything back."""
     size = round((data / "main_data.hdf5").stat().st_size / 1e6, 1)
     totals = {"total_episodes": len(ledger), "total_steps": ledger.total_steps, "dataset_size": size}
     write_json(data / "metadata.json", values | totals)
-    check_minari(data, ledger)
+    check_minari(data, ledger, advance)
 
 
 def _write_episodes(
-    writer: hdf5.Writer, spec: DatasetSpec, episodes: Iterable[Episodes], one_step: Iterable[Transitions]
+    writer: hdf5.Writer,
+    spec: DatasetSpec,
+    episodes: Iterable[Episodes],
+    one_step: Iterable[Transitions],
+    advance: Advance,
 ) -> Ledger:
     ledger, out = Ledger(), EpisodeWriter(writer.file)
     for part, columns, default in _parts(spec, episodes, one_step):
@@ -185,6 +192,7 @@ def _write_episodes(
             writer.reserve(sum(values.nbytes for values in arrays))
             out.write(columns, arrays, source_of(part.columns, rows) or default)
             ledger.add(columns, arrays)
+            advance(1, "Minari")
     if not len(ledger):
         raise ExportError("there is nothing to export", found="0 episodes", fix="generate data first")
     return ledger

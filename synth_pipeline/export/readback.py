@@ -20,6 +20,7 @@ from minari import MinariDataset
 from synth_pipeline.errors import ExportError
 from synth_pipeline.export.hdf5 import checksum, limit_cache
 from synth_pipeline.export.minari_layout import STANDARD, Column, Ledger, hdf5_type
+from synth_pipeline.tracking import Advance, silent
 
 MINARI_SAMPLE = 64
 """Episodes that are read through Minari's own reader."""
@@ -37,13 +38,14 @@ class Block:
     checksum: int
 
 
-def check_flat(path: Path, blocks: Sequence[Block], *, rows: int) -> None:
+def check_flat(path: Path, blocks: Sequence[Block], *, rows: int, advance: Advance = silent) -> None:
     """Compare a flat HDF5 file with what was written into it.
 
     Args:
         path: The file.
         blocks: Every block of every column.
         rows: How many rows the file must have.
+        advance: Told of the rows whose first column was read.
 
     Raises:
         ExportError: Naming the first column and rows that differ.
@@ -58,14 +60,17 @@ def check_flat(path: Path, blocks: Sequence[Block], *, rows: int) -> None:
             if (dataset.dtype, dataset.shape) != expected:
                 raise _difference(path, where, (dataset.dtype, dataset.shape), expected)
             _compare(path, where, checksum(dataset[block.start : block.stop]), block.checksum)
+            if block.column == blocks[0].column:
+                advance(block.stop - block.start, "reading the flat file back")
 
 
-def check_minari(data: Path, ledger: Ledger) -> None:
+def check_minari(data: Path, ledger: Ledger, advance: Advance = silent) -> None:
     """Compare a Minari dataset with what was written into it.
 
     Args:
         data: The dataset's `data` folder.
         ledger: What went in.
+        advance: Told of each episode that was read.
 
     Raises:
         ExportError: Naming the first episode and column that differ.
@@ -82,6 +87,7 @@ def check_minari(data: Path, ledger: Ledger) -> None:
             for column, expected in zip(columns, sums, strict=True):
                 where = f"episode {episode}, column '{column.name}'"
                 _compare(path, where, _checksum_of(path, where, group, column, steps), expected)
+            advance(1, "reading Minari back")
     _check_with_minari(data, ledger)
 
 

@@ -34,8 +34,10 @@ from synth_pipeline.generators.base import (
     modelled_fields,
     source_columns,
 )
+from synth_pipeline.tracking import counted
 
 DEEPEST = 1280  # neighbours looked at before other episodes get a tree of their own
+SPOKEN = 8_192  # rows between two reports
 BLOCK = 4_000_000  # neighbour candidates held at once, about 100 MB
 
 
@@ -162,13 +164,13 @@ class Smote(_RowKeeper):
         Raises:
             ConfigError: When a row has fewer than `neighbours` rows of other episodes, or every row is clipped.
         """
-        super().fit(data, seed=seed, report=report)
+        super().fit(data, seed=seed)
         if self.config.skip_clipped and data.spec.environment is not None:
             self._keep(_unclipped(data.spec, self._rows))
         episode = self._source["source_episode"]
         without = np.arange(self._count)  # without episodes every row is one of its own
         self._neighbours = _other_neighbours(
-            self._features(), np.where(episode < 0, without, episode), self.config.neighbours
+            self._features(), np.where(episode < 0, without, episode), self.config.neighbours, report
         )
 
     def _keep(self, mask: Array) -> None:
@@ -250,33 +252,59 @@ class Copula:
         self._post = Postprocess(self._spec)
 
 
-def _other_neighbours(x: Array, episode: Array, k: int) -> Array:
-    """`[n, k]`, the nearest rows of `x [n, channels]` that belong to another episode, nearest first; exact."""
+def _other_neighbours(x: Array, episode: Array, k: int, report: Report | None = None) -> Array:
+    """`[n, k]`, the nearest rows of `x [n, channels]` that belong to another episode, nearest first; exact.
+
+    `report` is told how many rows have their neighbours.
+    """
     from scipy.spatial import cKDTree
 
-    lengths = np.unique(episode, return_counts=True)[1]
-    if len(x) - lengths.max(initial=0) < k:
-        raise ConfigError(
-            "smote needs neighbours from other episodes",
-            found=f"{len(lengths)} episodes, {len(x)} usable rows",
-            accepted=f"at least {k} rows outside every episode",
-            fix="--set generator.neighbours=1, or use more episodes",
-        )
+    _require_others(np.unique(episode, return_counts=True)[1], k)
     tree, found = cKDTree(x), np.full((len(x), k), -1, np.int64)
     missing, depth = np.arange(len(x)), 4 * k
     while len(missing) and depth <= DEEPEST:
         columns = np.arange(1, min(depth, len(x)) + 1)
-        for rows in np.array_split(missing, 1 + len(missing) * depth // BLOCK):
+        for rows in np.array_split(missing, 1 + len(missing) * depth // BLOCK + len(missing) // SPOKEN):
             near = tree.query(x[rows], k=columns, workers=-1)[1]
             other = episode[near] != episode[rows, None]
             rank = np.cumsum(other, axis=1)
             full = rank[:, -1] >= k
             found[rows[full]] = near[full][other[full] & (rank[full] <= k)].reshape(-1, k)
+            if report is not None:
+                report(int((found[:, 0] >= 0).sum()), len(x), {})
         missing, depth = missing[found[missing, 0] < 0], 4 * depth
     for own in np.unique(episode[missing]):  # only episodes of about DEEPEST rows and more, so there are few
         rows, outside = missing[episode[missing] == own], np.flatnonzero(episode != own)
         found[rows] = outside[cKDTree(x[outside]).query(x[rows], k=np.arange(1, k + 1), workers=-1)[1]]
     return found
+
+
+def _require_others(lengths: Array, k: int) -> None:
+    """Check that every row has `k` rows outside its episode.
+
+    Args:
+        lengths: Usable rows of each episode that has any.
+        k: Neighbours asked for.
+
+    Raises:
+        ConfigError: With the way out that there is: one episode has no neighbours, whatever their number.
+    """
+    rows = int(lengths.sum())
+    room = rows - int(lengths.max(initial=0))
+    if room >= k:
+        return
+    if not rows:
+        fix = "--set generator.skip_clipped=false, or another generator, e.g. -g copula"
+    elif not room:
+        fix = "use data of two episodes or more, or another generator, e.g. -g copula"
+    else:
+        fix = f"--set generator.neighbours={room}, or use more episodes"
+    raise ConfigError(
+        "smote needs neighbours from other episodes",
+        found=f"{counted(len(lengths), 'episode')}, {counted(rows, 'usable row')}",
+        accepted=f"at least {counted(k, 'row')} outside every episode",
+        fix=fix,
+    )
 
 
 def _unclipped(spec: DatasetSpec, rows: Mapping[str, Array]) -> Array:

@@ -10,6 +10,8 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from synth_pipeline import store
 from synth_pipeline.data.containers import Transitions, concatenate
 from synth_pipeline.data.spec import DatasetSpec
@@ -19,10 +21,8 @@ from synth_pipeline.run_config import GenerateSettings, RunConfig
 from synth_pipeline.runs import Run, file_hash, read_json
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.store import Commit, Plan, Schema, ShardTask
-from synth_pipeline.tracking import human
 
 TYPICAL_WORKERS = 8
-HOUR_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Generation:
         schema: Its columns.
         plan: Its shards.
         identity: What else the bytes follow from: generator, settings, hash of the weights.
-        rate: Measures rows per second of one process.
+        rate: Measures rows per second that one process samples.
     """
 
     schema: Schema
@@ -60,11 +60,12 @@ def require_model(model: Path, config: RunConfig, data_key: str | None = None) -
 
     Raises:
         ConfigError: Naming what differs.
+        CheckpointError: When the folder does not say what it holds.
     """
-    extra, wanted = read_json(model / "state.json")["extra"], made_from(config)
-    found = extra.get("made_from", {})
+    facts, wanted = fitted_facts(model, config), made_from(config)
+    found = facts.made_from
     differences = [f"{key} {found.get(key)} -> {value}" for key, value in wanted.items() if found.get(key) != value]
-    if not differences and data_key not in (None, extra["key"]):
+    if not differences and data_key not in (None, facts.key):
         differences = [f"the rows of {config.dataset} are not those that it was fitted on"]
     if differences:
         raise ConfigError(
@@ -73,6 +74,43 @@ def require_model(model: Path, config: RunConfig, data_key: str | None = None) -
             accepted="the same data and settings as before",
             fix="choose another run directory with -o, or delete this one",
         )
+
+
+class FittedFacts(BaseModel):
+    """What the train stage noted beside a fitted generator."""
+
+    made_from: dict[str, Any]
+    key: str
+    spec: dict[str, Any]
+    held_out_episodes: list[int] | None
+
+
+class _State(BaseModel):
+    extra: FittedFacts
+
+
+def fitted_facts(model: Path, config: RunConfig) -> FittedFacts:
+    """What the train stage noted beside a fitted generator: settings, data, held-out episodes.
+
+    Args:
+        model: Folder of the fitted generator, `RUN/model/generator`.
+        config: For the command that fits it again.
+
+    Raises:
+        CheckpointError: When the notes are missing, or of another shape.
+    """
+    try:
+        return _State.model_validate(read_json(model / "state.json")).extra
+    except (ConfigError, ValidationError) as error:
+        problem = error.errors()[0] if isinstance(error, ValidationError) else None
+        place = ".".join(map(str, problem["loc"])) if problem else ""
+        again = shlex.join(["synthpipe", "train", config.dataset, "-o", str(model.parent.parent)])
+        raise CheckpointError(
+            f"'{model / 'state.json'}' does not say what the generator was fitted on",
+            found=f"{place}: {problem['msg'].lower()}" if problem else error,
+            accepted="the file that `synthpipe train` wrote, as it wrote it",
+            fix=f"{shlex.join(['rm', '-r', str(model)])} && {again}",
+        ) from None
 
 
 def plan_run(run: Run, config: RunConfig) -> Generation:
@@ -144,32 +182,6 @@ def measured_rate(generator: generators.Generator, micro_batch: int) -> float:
     begin = time.perf_counter()
     generator.sample(micro_batch, stream(0, Stage.GENERATE, 0, 0))
     return micro_batch / max(time.perf_counter() - begin, 1e-6)
-
-
-def missing_rows(plan: Plan, url: str) -> int:
-    """How many rows of a plan are still to be made; 0 when every shard of it is there."""
-    present = store.open(url).commits if store.exists(url) else {}
-    return sum(plan.task(shard).rows for shard in range(plan.num_shards) if shard not in present)
-
-
-def confirm_hours(rows: int, rate: float) -> None:
-    """Ask before a long wait.
-
-    Args:
-        rows: Still to be made.
-        rate: Rows per second of all processes.
-
-    Raises:
-        ConfigError: When it takes more than an hour.
-    """
-    seconds = rows / max(rate, 1e-9)
-    if seconds > HOUR_S:
-        raise ConfigError(
-            f"this takes about {seconds / HOUR_S:,.1f} hours",
-            found=f"{rows:,} rows at {human(rate)} rows/s",
-            accepted="less than an hour without asking",
-            fix="add --yes, more --workers, or ask for fewer rows",
-        )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,11 @@ from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import SourceError, nearest
+
+# Letters of Latin alphabets that are not a plain letter and an accent.
+LETTERS = str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "ð": "d"}
+)
 
 
 @runtime_checkable
@@ -68,8 +74,10 @@ def hash_arrays(arrays: Mapping[str, Array]) -> str:
 
 
 def file_id(path: Path) -> str:
-    """A dataset id from a file's name: characters that ids do not allow become '_'."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_") or "dataset"
+    """A dataset id from a file's name: letters lose their accents, what ids do not allow becomes '_'."""
+    plain = unicodedata.normalize("NFKD", path.stem.translate(LETTERS))
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", plain).strip("_") or "dataset"
 
 
 def carried_spec(values: str | Mapping[str, Any], where: str) -> DatasetSpec:

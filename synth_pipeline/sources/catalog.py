@@ -169,5 +169,5 @@ def get(dataset_id: str) -> CatalogEntry:
     """
     known = entries()
     if dataset_id not in known:
-        raise unknown_name("dataset", dataset_id, known)
+        raise unknown_name("dataset", dataset_id, known, listing="synthpipe datasets")
     return known[dataset_id]

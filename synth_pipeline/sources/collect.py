@@ -38,8 +38,11 @@ LANES = 16
 
 
 def data_folder() -> Path:
-    """Where collected datasets live: `$SYNTHPIPE_DATA`, by default `~/.cache/synth-pipeline`."""
-    return Path(os.environ.get("SYNTHPIPE_DATA") or "~/.cache/synth-pipeline").expanduser()
+    """Where collected datasets live: `$SYNTHPIPE_DATA`, else `synth-pipeline` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    if chosen := os.environ.get("SYNTHPIPE_DATA"):
+        return Path(chosen).expanduser()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "relative")
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "synth-pipeline"  # as its specification says
 
 
 def make_actor(share: Share, model: EnvironmentModel) -> Actor:

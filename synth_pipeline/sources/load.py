@@ -107,7 +107,7 @@ def _by_name(name: str, path: Path, *, download: bool) -> Source:
         )
     if minari_root.is_id(name):
         return _make("minari", minari_root.obtain(name, allow_download=download, others=known))
-    raise unknown_name("dataset", name, [*known, *minari_root.local_ids()])
+    raise unknown_name("dataset", name, [*known, *minari_root.local_ids()], listing="synthpipe datasets")
 
 
 def _refuse_folder(path: Path) -> None:

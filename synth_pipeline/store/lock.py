@@ -1,4 +1,4 @@
-"""One writer a store: a lock that names its holder, beats while it is held, and can be taken over when it is dead."""
+"""One writer a store, one a run: a lock that names its holder, beats while it is held, and outlives no process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from synth_pipeline.errors import StoreBusyError, SynthPipelineError
-from synth_pipeline.store.folder import Folder
+from synth_pipeline.errors import BusyError, StoreBusyError, SynthPipelineError
+from synth_pipeline.runs import Run
+from synth_pipeline.store.folder import Folder, LocalFolder
 
 LOCK = "lock"
+RUN_LOCK = ".lock"  # hidden: a folder that holds nothing else may still become a run
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
 _held: set[str] = set()
@@ -25,10 +27,10 @@ _log = logging.getLogger(__name__)
 
 
 class Lock:
-    """The right to write into a store. Use `hold`."""
+    """The right to write. Use `hold` for a store, `working` for a run."""
 
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+    def __init__(self, folder: Folder, key: str = LOCK) -> None:
+        self._folder, self._key = folder, key
         self._me = {"token": uuid.uuid4().hex, "since": time.time(), **_process()}
         self._lost: dict[str, Any] | None = None
         self._stop = threading.Event()
@@ -38,22 +40,22 @@ class Lock:
         """Fail when somebody took the lock over, which happens after a pause longer than two minutes.
 
         Raises:
-            StoreBusyError: Naming the new holder.
+            BusyError: Naming the new holder.
         """
         if self._lost is not None:
-            raise _busy(self._folder, self._lost)
+            raise self._busy(self._lost)
 
     def _acquire(self) -> None:
         def take(present: bytes | None) -> bytes:
             holder = _holder(present)
             if holder is not None and _alive(holder):
-                raise _busy(self._folder, holder)
+                raise self._busy(holder)
             return self._stamp()
 
         # Known before it is written: another thread of this process must not take it for one that was lost.
         _held.add(str(self._me["token"]))
         try:
-            self._folder.update(LOCK, take)
+            self._folder.update(self._key, take)
         except BaseException:
             _held.discard(str(self._me["token"]))
             raise
@@ -63,12 +65,12 @@ class Lock:
         self._stop.set()
         self._thread.join()
         _held.discard(str(self._me["token"]))
-        self._folder.update(LOCK, lambda present: None if self._mine(present) else present)
+        self._folder.update(self._key, lambda present: None if self._mine(present) else present)
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
             try:
-                self._folder.update(LOCK, self._renew)
+                self._folder.update(self._key, self._renew)
             except (OSError, SynthPipelineError) as error:
                 # The shards matter, not the beat; a lost lock is noticed at the next one.
                 _log.warning("the lock of %s could not be renewed: %s", self._folder.url, error)
@@ -87,6 +89,22 @@ class Lock:
     def _stamp(self) -> bytes:
         return json.dumps({**self._me, "heartbeat": time.time()}).encode()
 
+    def _busy(self, holder: dict[str, Any]) -> BusyError:
+        now, url = time.time(), self._folder.url
+        age, beat = now - float(holder.get("since", now)), now - float(holder.get("heartbeat", now))
+        store = self._key == LOCK
+        return (StoreBusyError if store else BusyError)(
+            f"'{url}' is being written by another process"
+            if store
+            else f"another process is working on the run '{url}'",
+            found=(
+                f"host {holder.get('host', 'unknown')}, process {holder.get('pid', 'unknown')}, "
+                f"for {age:,.0f} s, last heartbeat {beat:,.0f} s ago"
+            ),
+            accepted="one writer at a time",
+            fix=f"wait for it, or stop it; its lock is taken over when it has been silent for {STALE_SECONDS:.0f} s",
+        )
+
 
 @contextmanager
 def hold(folder: Folder) -> Iterator[Lock]:
@@ -95,7 +113,23 @@ def hold(folder: Folder) -> Iterator[Lock]:
     Raises:
         StoreBusyError: When a living process holds it, naming host, process and age.
     """
-    lock = Lock(folder)
+    with _held_for(Lock(folder)) as lock:
+        yield lock
+
+
+@contextmanager
+def working(run: Run) -> Iterator[None]:
+    """Hold the lock of a run for the length of a stage: what one stage writes, no other may clear away.
+
+    Raises:
+        BusyError: When a living process holds it, naming host, process and age.
+    """
+    with _held_for(Lock(LocalFolder(run.directory.absolute()), RUN_LOCK)):
+        yield
+
+
+@contextmanager
+def _held_for(lock: Lock) -> Iterator[Lock]:
     lock._acquire()
     try:
         yield lock
@@ -155,17 +189,3 @@ def _answers(pid: int) -> int | None:
     except PermissionError:
         return 0
     return 0
-
-
-def _busy(folder: Folder, holder: dict[str, Any]) -> StoreBusyError:
-    now = time.time()
-    age, beat = now - float(holder.get("since", now)), now - float(holder.get("heartbeat", now))
-    return StoreBusyError(
-        f"'{folder.url}' is being written by another process",
-        found=(
-            f"host {holder.get('host', 'unknown')}, process {holder.get('pid', 'unknown')}, "
-            f"for {age:,.0f} s, last heartbeat {beat:,.0f} s ago"
-        ),
-        accepted="one writer at a time",
-        fix=f"wait for it, or stop it; its lock is taken over when it has been silent for {STALE_SECONDS:.0f} s",
-    )

@@ -317,5 +317,5 @@ class Store:
             raise StoreError(
                 f"shard {commit.shard} of the store '{self.url}' is damaged",
                 found=f"'{key}': {error}",
-                fix=verify.MEND,
+                fix=verify.mend(self._folder, self._identity),
             ) from None

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from synth_pipeline.errors import StoreError
+from synth_pipeline.run_config import CONFIG
 from synth_pipeline.store.commits import Commit
 from synth_pipeline.store.folder import Folder
 from synth_pipeline.store.identity import Identity, altered_metadata, shard_key
 
-MEND = (
-    "synthpipe generate RUN --repair (collected data: synthpipe collect DATASET --repair; Python: Store.drop(shard)), "
-    "which makes them again, byte for byte"
-)
+
+def maker(folder: Folder, identity: Identity | None = None) -> str:
+    """The command that makes the rows of a store, as far as the store and its place tell."""
+    config = identity.config if identity is not None else {}
+    if identity is not None and identity.schema.kind == "trajectories" and {"dataset", "rows"} <= config.keys():
+        return shlex.join(["synthpipe", "collect", str(config["dataset"]), "--rows", str(config["rows"])])
+    run = folder.local.parent if folder.local is not None and folder.local.name == "store" else None
+    if run is None or not (run / CONFIG).is_file():
+        return "synthpipe generate RUN"
+    here = Path.cwd()
+    return shlex.join(["synthpipe", "generate", str(run.relative_to(here) if run.is_relative_to(here) else run)])
+
+
+def mend(folder: Folder, identity: Identity) -> str:
+    """What to type about damaged shards."""
+    return f"{maker(folder, identity)} --repair   # makes them again, byte for byte (Python: Store.drop(shard))"
 
 
 def damaged_shards(folder: Folder, identity: Identity, commits: Mapping[int, Commit]) -> dict[int, list[str]]:
@@ -53,9 +68,9 @@ def require_sound(folder: Folder, identity: Identity, commits: Mapping[int, Comm
         raise StoreError(
             f"{_named(shards)} of the store '{folder.url}' {'is' if len(shards) == 1 else 'are'} damaged",
             found="; ".join(line for lines in problems.values() for line in lines[:3]),
-            fix=MEND,
+            fix=mend(folder, identity),
         )
-    _require_metadata(folder)
+    _require_metadata(folder, identity)
 
 
 def require_complete(folder: Folder, identity: Identity, commits: Mapping[int, Commit]) -> None:
@@ -69,17 +84,17 @@ def require_complete(folder: Folder, identity: Identity, commits: Mapping[int, C
         raise StoreError(
             f"the store '{folder.url}' is not complete",
             found=f"{len(missing)} of {identity.plan.num_shards} shards are not committed: {_named(missing)}",
-            fix="run `synthpipe generate RUN` again; it makes only what is missing",
+            fix=f"{maker(folder, identity)}   # makes only what is missing",
         )
 
 
-def _require_metadata(folder: Folder) -> None:
+def _require_metadata(folder: Folder, identity: Identity) -> None:
     altered = altered_metadata(folder)
     if altered:
         raise StoreError(
             f"the metadata of an array of the store '{folder.url}' is missing or altered",
             found=", ".join(altered),
-            fix="run `synthpipe generate RUN` again; it is written anew, and no row is lost",
+            fix=f"{maker(folder, identity)}   # writes it anew, and no row is lost",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from synth_pipeline.store.lock import Lock, hold
 from synth_pipeline.store.plan import Plan, ShardTask
 from synth_pipeline.store.schema import FORMAT_VERSION, Schema, StoredArray
 from synth_pipeline.store.shards import encode
+from synth_pipeline.store.verify import maker
 
 _HASHING_THREADS = 2  # besides those that wait for the disk
 
@@ -97,7 +99,7 @@ class Writing:
             raise StoreError(
                 f"the store '{self._folder.url}' is not complete",
                 found=f"{len(missing)} of {self._identity.plan.num_shards} shards are missing",
-                fix="run `synthpipe generate RUN` again; it makes the missing ones",
+                fix=f"{maker(self._folder, self._identity)}   # makes the missing ones",
             )
         commits.compact(self._folder)
         arrays = self._identity.schema.arrays
@@ -128,7 +130,7 @@ def writing(folder: Folder, identity: Identity) -> Iterator[Writing]:
         for key in folder.list_keys():
             if key.endswith(PARTIAL):
                 folder.delete(key)
-        if folder.local is not None and not identity.schema.compressed:
+        if folder.local is not None:  # by what compressed rows take uncompressed: how well they pack is not known yet
             rows = sum(task.rows for task in session.missing())
             require_space(folder.local, rows * identity.schema.row_bytes)
         yield session
@@ -173,9 +175,12 @@ def write_shard(
     count, episodes = (rows.num_rows, len(rows)) if isinstance(rows, Episodes) else (len(rows), None)
     if count > task.rows:
         raise _misfit(f"shard {task.shard} holds too many rows", count, f"at most {task.rows}")
+    begin = time.perf_counter()
     sizes, checksums = _write_arrays(folder, identity, task.shard, entries)
+    seconds = round(time.perf_counter() - begin, 3)
     commit = Commit(task.shard, count, episodes, task.attempt, sizes, checksums)
-    commits.write(folder, commit, {"host": socket.gethostname(), "pid": os.getpid(), **(sidecar or {})})
+    note = {"host": socket.gethostname(), "pid": os.getpid(), "write_seconds": seconds, **(sidecar or {})}
+    commits.write(folder, commit, note)
     return commit
 
 

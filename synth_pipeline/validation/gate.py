@@ -14,8 +14,8 @@ from pydantic import model_validator
 from synth_pipeline import resources
 from synth_pipeline.config import Config, read_yaml
 from synth_pipeline.errors import GateError, unknown_name
-from synth_pipeline.runs import read_json
-from synth_pipeline.validation.metric import Floor, Measurement
+from synth_pipeline.validation.metric import Floor, Measurement, badness
+from synth_pipeline.validation.record import read_scorecard
 
 
 class Rule(Config):
@@ -93,13 +93,15 @@ def require_passed(scorecard: Path, digest: str, name: str, *, allow_failed: boo
 
     Raises:
         GateError: When there is no scorecard, when it is of another state of the store, or when a rule failed.
+        ConfigError: When the file is not a scorecard.
     """
-    card: dict[str, Any] = read_json(scorecard) if scorecard.exists() else {}
+    again = shlex.join(["synthpipe", "validate", name])
+    card = read_scorecard(scorecard, fix=again) if scorecard.exists() else {}
     if card.get("store", {}).get("digest") != digest:
         raise GateError(
             f"the store of '{name}' was not validated as it is now",
             found="a scorecard of another digest" if card else "no scorecard",
-            fix=shlex.join(["synthpipe", "validate", name]),
+            fix=again,
         )
     if not allow_failed:
         anyway = shlex.join(["synthpipe", "export", name, "--allow-failed"])
@@ -169,8 +171,7 @@ def _worst_field(measured: Measurement | None) -> str | None:
     if measured is None:
         return None
     if columns := measured.details.get("columns"):
-        pick = min if measured.direction == "higher" else max
-        return str(pick(columns, key=columns.__getitem__))
+        return str(max(columns, key=lambda name: badness(columns[name], measured.direction, measured.target)))
     if fields := measured.details.get("fields"):
         return str(max(fields, key=fields.__getitem__))
     return None

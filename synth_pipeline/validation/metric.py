@@ -19,6 +19,7 @@ from synth_pipeline.data.rows import Dataset
 from synth_pipeline.seeding import Stage, stream
 
 NUM_SPLITS = 20
+Direction = Literal["higher", "lower", "nearest"]  # nearest: to a target, from both sides
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Floor:
 
     Attributes:
         median: Over the splits.
-        worst95: The value that 95 % of the splits are at least as good as.
+        worst95: The value that 95 % of the splits are at least as good as; where nearest to a target is best, the
+            distance from it that 95 % of the splits do not exceed.
     """
 
     median: float
@@ -48,17 +50,23 @@ class Measurement:
         source: Where the definition comes from.
         floor: The same metric between real halves, where that has a meaning.
         details: Per field or column, plain JSON.
+        target: The best value there is, where nearest to it is best.
     """
 
     metric: str
     value: float | None
     unit: str
-    direction: Literal["higher", "lower"]
+    direction: Direction
     limits: tuple[float, float]
     sample: int
     source: str
     floor: Floor | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.direction == "nearest") != (self.target is not None):
+            raise ValueError(f"'{self.metric}': a target belongs to the direction 'nearest', which needs it")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that strict JSON can hold; an open limit is None."""
@@ -66,10 +74,18 @@ class Measurement:
         return {**asdict(self), "limits": limits}
 
 
-def floor_of(values: list[float], direction: Literal["higher", "lower"]) -> Floor:
-    """Median and the value that 95 % of the splits reach."""
-    worst = np.quantile(values, 0.05 if direction == "higher" else 0.95)
-    return Floor(float(np.median(values)), float(worst))
+def badness(value: float, direction: Direction, target: float | None = None) -> float:
+    """A number that is smaller for a better value; the distance from the target, where there is one."""
+    if direction == "nearest":
+        assert target is not None
+        return abs(value - target)
+    return value if direction == "lower" else -value
+
+
+def floor_of(values: list[float], direction: Direction, target: float | None = None) -> Floor:
+    """Median and the value that 95 % of the splits reach; with a target, the distance from it that they keep."""
+    worst = float(np.quantile([badness(value, direction, target) for value in values], 0.95))
+    return Floor(float(np.median(values)), -worst if direction == "higher" else worst)
 
 
 def real_halves(real: Dataset, *, splits: int = NUM_SPLITS, seed: int = 0) -> Iterator[tuple[Transitions, Transitions]]:
@@ -100,8 +116,9 @@ def half_rows(real: Dataset, *, splits: int = NUM_SPLITS, seed: int = 0) -> Iter
 def floor_of_rows(
     real: Dataset,
     statistic: Callable[[npt.NDArray[np.bool_]], float | None],
-    direction: Literal["higher", "lower"],
+    direction: Direction,
     seed: int,
+    target: float | None = None,
 ) -> Floor | None:
     """The floor of a metric that compares rows with a truth, not with other rows.
 
@@ -110,12 +127,13 @@ def floor_of_rows(
         statistic: The metric on the rows of a mask `[n]`; None where it is not decidable.
         direction: Which way is better.
         seed: Seed of the splits.
+        target: The best value, where nearest to it is best.
 
     Returns:
         None without two episodes, or when no half can be judged.
     """
     values = [value for rows in half_rows(real, seed=seed) if (value := statistic(rows)) is not None]
-    return floor_of(values, direction) if values else None
+    return floor_of(values, direction, target) if values else None
 
 
 def subsample(rows: Transitions, size: int, *, seed: int, address: int) -> Transitions:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from synth_pipeline.data.containers import Integers, Transitions
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.validation.metric import Measurement, floor_of, real_halves, subsample
+from synth_pipeline.validation.metric import Direction, Measurement, floor_of, real_halves, subsample
 from synth_pipeline.validation.neighbours import ROW, STATE_ACTION, Neighbours
 
 SAMPLE = 10_000  # queries of each side
@@ -127,14 +127,17 @@ def _measurement(
     name: str, value: float | None, floors: list[float], details: dict[str, Any], sample: int
 ) -> Measurement:
     copies = name == "novelty.copies"
+    direction: Direction = "lower" if copies else "nearest"
+    target = None if copies else 1.0
     return Measurement(
         name,
         value,
         "share of rows" if copies else "1 = as far from the training rows as held-out rows",
-        "lower" if copies else "higher",
+        direction,
         (0.0, 1.0 if copies else float("inf")),
         sample,
         SOURCE,
-        floor_of(floors, "higher") if floors else None,
+        floor_of(floors, direction, target) if floors else None,
         details,
+        target,
     )

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.validation.metric import Floor, Measurement, chosen_rows, floor_of_rows, subsample
+from synth_pipeline.validation.metric import Direction, Floor, Measurement, chosen_rows, floor_of_rows, subsample
 from synth_pipeline.validation.truth import Answer, Bools, Floats, Kernel, Oracle, Truth
 
 Ids = npt.NDArray[np.int64]
@@ -208,7 +208,8 @@ def _rewards(
             return formula(replayed, rows) / deviation if rows.any() else None
 
         value = formula(ours, ours.judged) / deviation
-        floor = floor_of_rows(real, of_half, "lower", seed)
+        direction, target = _direction(name)
+        floor = floor_of_rows(real, of_half, direction, seed, target)
         measured.append(_measurement(name, value, "standard deviations of real rewards", sample, floor, about))
     return measured
 
@@ -224,7 +225,8 @@ def clipped_share(
     ours, theirs = truth.clipped(subsample(synthetic, sample, seed=seed, address=1)).mean(), at_clip.mean()
     if theirs == 0:
         return [_nothing(name, "no real row is at the clip", sample)]
-    floor = floor_of_rows(real, lambda half: float(at_clip[half].mean() / theirs), "lower", seed)
+    direction, target = _direction(name)
+    floor = floor_of_rows(real, lambda half: float(at_clip[half].mean() / theirs), direction, seed, target)
     details = {"synthetic share": round(float(ours), 6), "real share": round(float(theirs), 6)}
     return [_measurement(name, float(ours / theirs), "1 = as often as real rows", sample, floor, details)]
 
@@ -284,9 +286,15 @@ def _nothing(name: str, why: str, sample: int) -> Measurement:
     return _measurement(name, None, "not decidable", sample, None, {"why": why})
 
 
+def _direction(name: str) -> tuple[Direction, float | None]:
+    if name == "clipped_share_ratio":
+        return "nearest", 1.0
+    return ("nearest", 0.0) if "bias" in name else ("lower", None)
+
+
 def _measurement(
     name: str, value: float | None, unit: str, sample: int, floor: Floor | None, details: dict[str, Any]
 ) -> Measurement:
-    direction: Literal["higher", "lower"] = "lower"
+    direction, target = _direction(name)
     limits = (-float("inf") if "bias" in name else 0.0, float("inf"))
-    return Measurement(f"oracle.{name}", value, unit, direction, limits, sample, SOURCE, floor, details)
+    return Measurement(f"oracle.{name}", value, unit, direction, limits, sample, SOURCE, floor, details, target)

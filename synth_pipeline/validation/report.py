@@ -1,10 +1,15 @@
-"""The report: one self-contained HTML page: verdict in plain words, numbers, origin, and what was not checked."""
+"""The report: one self-contained HTML page: the verdict in plain words, then what was judged, what was measured and not
+judged, what was not checked, and where it all comes from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
+
+from synth_pipeline.tracking import counted
+from synth_pipeline.validation.metric import badness
 
 STYLE = """
 :root { color-scheme: light dark; --good: #0072b2; --bad: #c04a00; --line: #8885; --soft: #8882; }
@@ -19,7 +24,8 @@ p.lead, p.note { margin: .25rem 0 1rem; opacity: .85; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .4rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-size: .9rem; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+.unit { min-width: 13rem; } .whole { white-space: nowrap; }
 .pass { color: var(--good); } .fail { color: var(--bad); font-weight: 600; }
 td, code, a { overflow-wrap: anywhere; } td:first-child { overflow-wrap: normal; }
 code { font-size: .9em; } small { opacity: .8; }
@@ -27,7 +33,7 @@ summary { cursor: pointer; padding: .6rem; }
 @media (max-width: 40rem) {
   table.wide thead { display: none; }
   table.wide tr { display: block; padding: .6rem 0; border-bottom: 1px solid var(--line); }
-  table.wide td { display: block; border: 0; padding: .05rem 0; text-align: left; white-space: normal; }
+  table.wide td { display: block; border: 0; padding: .05rem 0; text-align: left; min-width: 0; }
   table.wide td:empty { display: none; }
   table.wide td[data-label]::before { content: attr(data-label) ": "; opacity: .7; }
 }
@@ -45,10 +51,12 @@ NOT_CHECKED = {
     "utility.": "Utility was not measured: whether offline RL gets better with these rows is unknown.",
 }
 NUMBERS = ("value", "needs", "real against real")
+CLASSES = {**dict.fromkeys(NUMBERS, ' class="number"'), "unit": ' class="unit"'}
 FLOOR = (
     "Real against real: the same metric between random halves of the real episodes. "
     "A value as good as that is as close as real data comes to itself."
 )
+UNJUDGED = "No rule of this suite looks at these: they neither passed nor failed, and a bad one stops no export."
 
 
 def render(scorecard: Mapping[str, Any], *, title: str) -> str:
@@ -60,13 +68,13 @@ def render(scorecard: Mapping[str, Any], *, title: str) -> str:
         title: Heading and page title.
     """
     verdict, measurements = scorecard["verdict"], scorecard["measurements"]
-    files = scorecard.get("export")
+    files, unjudged = scorecard.get("export"), _unjudged(verdict["rules"], measurements)
     sections = [
         _lead(scorecard["store"], scorecard["provenance"]),
-        _verdict(verdict),
-        _section("What was not checked", _not_checked(measurements)),
-        _section("Rules of the gate", f'<p class="note">{FLOOR}</p>\n{_rules(verdict["rules"])}'),
-        _section("Measurements", _measurements(measurements)),
+        _verdict(verdict, measurements),
+        _section("Judged", f'<p class="note">{FLOOR}</p>\n{_judged(verdict["rules"], measurements)}'),
+        _section("Measured, not judged", f'<p class="note">{UNJUDGED}</p>\n{_measured(unjudged)}'),
+        _section("Not checked", _not_checked(measurements)),
         _section("Files", _files(files) if files else "<p>Nothing was exported from this state of the store.</p>"),
         _section("Origin", _origin(scorecard["store"], scorecard["provenance"])),
     ]
@@ -90,59 +98,96 @@ def _settings(generator: Mapping[str, Any]) -> str:
     return f"{generator['kind']} ({rest})" if rest else str(generator["kind"])
 
 
-def _verdict(verdict: Mapping[str, Any]) -> str:
+def _verdict(verdict: Mapping[str, Any], measurements: Sequence[Mapping[str, Any]]) -> str:
     failed = [rule for rule in verdict["rules"] if not rule["passed"]]
-    count, suite = len(verdict["rules"]), escape(verdict["suite"])
+    count, suite = counted(len(verdict["rules"]), "rule"), escape(verdict["suite"])
     if not failed:
-        text = f"<b>Passed</b> all {count} rules of the suite '{suite}'. Read what was not checked before you trust it."
+        beside = len(_unjudged(verdict["rules"], measurements))
+        text = f"<b>Passed</b> all {count} of the suite '{suite}'. "
+        if beside:
+            were = "metric was measured and has" if beside == 1 else "metrics were measured and have"
+            text += f"{beside} further {were} no rule in this suite: read them before you trust it."
+        else:
+            text += "Read what was not checked before you trust it."
         return f'<div class="verdict">{text}</div>'
     lines = "".join(f"<li>{escape(rule['sentence'])}</li>" for rule in failed)
-    text = f"<b>Failed</b> {len(failed)} of {count} rules of the suite '{suite}'. Do not train on this data."
+    text = f"<b>Failed</b> {len(failed)} of {count} of the suite '{suite}'. Do not train on this data."
     return f'<div class="verdict failed">{text}<ul>{lines}</ul></div>'
+
+
+def _unjudged(rules: Sequence[Mapping[str, Any]], measurements: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    judged = {rule["metric"] for rule in rules}
+    return [m for m in measurements if m["value"] is not None and m["metric"] not in judged]
 
 
 def _section(heading: str, body: str) -> str:
     return f"<h2>{escape(heading)}</h2>\n{body}"
 
 
-def _rules(rules: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        (
-            f'<span class="{"pass" if rule["passed"] else "fail"}">{"pass" if rule["passed"] else "FAIL"}</span>',
-            escape(rule["metric"]) + (f"<br><small>{escape(rule['why'])}</small>" if rule["why"] else ""),
-            _number(rule["value"]),
-            escape(rule["threshold"].replace(">=", "≥").replace("<=", "≤")),
-            _number(rule["floor"]["median"]) if rule["floor"] else "",
+def _judged(rules: Sequence[Mapping[str, Any]], measurements: Sequence[Mapping[str, Any]]) -> str:
+    by_name = {m["metric"]: m for m in measurements}
+    rows = []
+    for rule in rules:
+        m, word = by_name.get(rule["metric"]), "pass" if rule["passed"] else "fail"
+        why = f"<br><small>{escape(rule['why'])}</small>" if rule["why"] else ""
+        rows.append(
+            (
+                f'<span class="{word}">{word if rule["passed"] else "FAIL"}</span>',
+                escape(rule["metric"]) + why + (_worst(m) if m else ""),
+                _number(rule["value"]) if rule["value"] is not None else "not decidable",
+                _span(escape(rule["threshold"].replace(">=", "≥").replace("<=", "≤"))),
+                _floor(m) if m else "",
+            )
         )
-        for rule in rules
-    ]
     return _table(("", "rule", "value", "needs", "real against real"), rows)
 
 
-def _measurements(measurements: Sequence[Mapping[str, Any]]) -> str:
-    rows = []
-    for m in measurements:
-        floor, worst = m["floor"], _worst(m)
-        shown = escape(m["metric"]) + (f"<br><small>worst: {worst}</small>" if worst else "")
-        floor_text = f"{floor['median']:.4g} (95 %: {floor['worst95']:.4g})" if floor else ""
-        better = f"{escape(m['unit'])}, {m['direction']} is better"
-        rows.append((shown, _number(m["value"]), better, floor_text))
+def _measured(measurements: Sequence[Mapping[str, Any]]) -> str:
+    if not measurements:
+        return "<p>Nothing.</p>"
+    rows = [
+        (escape(m["metric"]) + _worst(m), _number(m["value"]), f"{escape(m['unit'])}; {_better(m)}", _floor(m))
+        for m in measurements
+    ]
     return _table(("metric", "value", "unit", "real against real"), rows)
 
 
+def _better(measurement: Mapping[str, Any]) -> str:
+    if measurement["direction"] == "nearest":
+        return f"nearest to {measurement['target']:g} is best"
+    return f"{measurement['direction']} is better"
+
+
+def _floor(measurement: Mapping[str, Any]) -> str:
+    floor = measurement["floor"]
+    if not floor:
+        return ""
+    within = measurement["direction"] == "nearest"
+    worst = f"within {_number(floor['worst95'])} of {measurement['target']:g}" if within else _number(floor["worst95"])
+    return f"{_number(floor['median'])}<br><small>95 %: {worst}</small>"
+
+
 def _worst(measurement: Mapping[str, Any]) -> str:
-    details = measurement["details"]
+    details, direction, target = measurement["details"], measurement["direction"], measurement.get("target")
     if columns := details.get("columns"):
-        ordered = sorted(columns.items(), key=lambda item: item[1], reverse=measurement["direction"] == "lower")
-        return ", ".join(f"{escape(name)} {value:.3f}" for name, value in ordered[:3])
-    counts = sorted(details.get("fields", {}).items(), key=lambda item: -item[1])
-    return ", ".join(f"{escape(name)} {value:,}" for name, value in counts[:3])
+        ordered = sorted(columns.items(), key=lambda item: badness(item[1], direction, target), reverse=True)
+        shown = ", ".join(f"{escape(name)} {_share(value)}" for name, value in ordered[:3])
+    else:
+        counts = sorted(details.get("fields", {}).items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{escape(name)} {value:,}" for name, value in counts[:3])
+    return f"<br><small>worst: {shown}</small>" if shown else ""
 
 
 def _not_checked(measurements: Sequence[Mapping[str, Any]]) -> str:
     measured = [m["metric"] for m in measurements if m["value"] is not None]
     missing = [text for prefix, text in NOT_CHECKED.items() if not any(name.startswith(prefix) for name in measured)]
-    return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in missing) + "</ul>"
+    reasons: dict[str, list[str]] = {}
+    for m in measurements:
+        if m["value"] is None:
+            reasons.setdefault(str(m["details"].get("why", "not decidable")), []).append(m["metric"])
+    items = [escape(text) for text in missing]
+    items += [f"{escape(', '.join(names))}: {escape(why)}." for why, names in reasons.items()]
+    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" if items else "<p>Nothing was left out.</p>"
 
 
 def _files(files: Mapping[str, str]) -> str:
@@ -173,13 +218,22 @@ def _pairs(values: Mapping[str, str]) -> str:
     return f"<table>\n{rows}</table>"
 
 
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
+def _number(value: float) -> str:
+    return _span(f"{value:,.0f}" if value == int(value) else f"{value:.4g}")
+
+
+def _share(value: float) -> str:
+    """Three decimals, or as many as it takes to be more than nothing."""
+    return _span("0" if value == 0 else f"{value:.1e}" if abs(value) < 5e-4 else f"{value:.3f}")
+
+
+def _span(text: str) -> str:
+    return f'<span class="whole">{text}</span>'
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that becomes one block a row on a phone, each number behind its heading."""
-    kinds = [' class="number"' if name in NUMBERS else "" for name in head]
+    kinds = [CLASSES.get(name, "") for name in head]
     labels = [f' data-label="{name}"' if name in NUMBERS else "" for name in head]
     header = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, head, strict=True))
     body = "".join("<tr>" + "".join(map("<td{}{}>{}</td>".format, kinds, labels, row)) + "</tr>\n" for row in rows)

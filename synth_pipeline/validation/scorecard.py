@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from synth_pipeline.validation.neighbours import Neighbours
 from synth_pipeline.validation.truth import Truth
 
 BLOCK = 256
+FAMILIES = ("contract", "marginals", "dependence", "oracle", "c2st", "coverage", "novelty")
 METRICS = (
     *(f"contract.{name}" for name in ("schema", "finite", "bounds", "terminations")),
     *(f"marginals.{name}" for name in ("mean", "worst")),
@@ -33,7 +34,7 @@ METRICS = (
 )
 
 
-def scorecard(
+def scorecard(  # noqa: PLR0913  what is judged, by what, and who is told how far it is
     rows: RowSource,
     real: Dataset,
     suite: Suite,
@@ -43,6 +44,7 @@ def scorecard(
     truth: Truth,
     held_out: Integers | None = None,
     seed: int = 0,
+    progress: Callable[[str], None] = lambda family: None,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Measure and judge.
 
@@ -55,6 +57,7 @@ def scorecard(
         truth: What is known of the environment, injected; `Truth()`: nothing, then dynamics are not judged.
         held_out: Ids of the episodes of `real` that the generator did not see; None: novelty is not decidable.
         seed: Seed of the subsamples.
+        progress: Called with the name of each family of `FAMILIES` before it is measured.
 
     Returns:
         The verdict, and `{"verdict": ..., "measurements": [...]}` as plain JSON.
@@ -65,14 +68,21 @@ def scorecard(
     for rule in suite.rules:
         if rule.metric not in METRICS:
             raise unknown_name("metric", rule.metric, METRICS)
+    progress("contract")
     measurements = contract(rows, fields, truth.terminated)
     if not any(m.value for m in measurements if m.metric == "contract.schema"):
         synthetic = read_sample(rows, SAMPLE, seed=seed)
-        measurements += marginals(real, synthetic, compared, seed=seed)
-        measurements += dependence.dependence(real, synthetic, compared, seed=seed)
-        measurements += against_truth(real, synthetic, truth, held_out, seed=seed)
-        measurements += c2st.c2st(real, synthetic, seed=seed) + coverage.coverage(real, synthetic, seed=seed)
-        measurements += novelty.novelty(real, synthetic, held_out, seed=seed)
+        families: dict[str, Callable[[], list[Measurement]]] = {
+            "marginals": lambda: marginals(real, synthetic, compared, seed=seed),
+            "dependence": lambda: dependence.dependence(real, synthetic, compared, seed=seed),
+            "oracle": lambda: against_truth(real, synthetic, truth, held_out, seed=seed),
+            "c2st": lambda: c2st.c2st(real, synthetic, seed=seed),
+            "coverage": lambda: coverage.coverage(real, synthetic, seed=seed),
+            "novelty": lambda: novelty.novelty(real, synthetic, held_out, seed=seed),
+        }
+        for family, measure in families.items():
+            progress(family)
+            measurements += measure()
     verdict = judge(measurements, suite)
     return verdict, {"verdict": verdict.to_json(), "measurements": [m.to_json() for m in measurements]}
 

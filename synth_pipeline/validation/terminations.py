@@ -12,7 +12,7 @@ import numpy as np
 
 from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.validation.metric import Floor, Measurement, floor_of_rows
+from synth_pipeline.validation.metric import Direction, Floor, Measurement, floor_of_rows
 from synth_pipeline.validation.oracle import SAMPLE, Judged
 from synth_pipeline.validation.truth import Bools
 
@@ -62,7 +62,9 @@ def terminations(
             true, flagged = (values[half[ids]] for values in replayed)
             return rates(true, flagged)[NAMES.index(name)]
 
-        measured.append(_measurement(name, value, floor_of_rows(real, of_half, "higher", seed), details, sample))
+        direction, target = _direction(name)
+        floor = floor_of_rows(real, of_half, direction, seed, target)
+        measured.append(_measurement(name, value, floor, details, sample))
     return measured
 
 
@@ -78,6 +80,10 @@ def _outcomes(side: Judged, terminated: Callable[[Array], Array]) -> tuple[Bools
     return true, np.asarray(side.rows["terminations"][side.judged], bool)
 
 
+def _direction(name: str) -> tuple[Direction, float | None]:
+    return ("nearest", 1.0) if name == "prevalence" else ("higher", None)
+
+
 def _measurement(
     name: str, value: float | None, floor: Floor | None, details: dict[str, Any], sample: int
 ) -> Measurement:
@@ -85,4 +91,6 @@ def _measurement(
         details = {"why": "no row is flagged", **details}
     limits = (0.0, float("inf") if name == "prevalence" else 1.0)
     source = "known termination function of the oracle's next state"
-    return Measurement(f"terminations.{name}", value, UNITS[name], "higher", limits, sample, source, floor, details)
+    direction, target = _direction(name)
+    unit = UNITS[name]
+    return Measurement(f"terminations.{name}", value, unit, direction, limits, sample, source, floor, details, target)

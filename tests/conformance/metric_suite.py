@@ -19,7 +19,7 @@ from toy_data import SPEC, random_episodes
 
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.validation.metric import Measurement
+from synth_pipeline.validation.metric import Measurement, badness
 
 REAL = Dataset(SPEC, random_episodes([40] * 30, seed=1))
 WITHOUT_EPISODES = Dataset(SPEC, rows=REAL.transitions())
@@ -49,6 +49,10 @@ class MetricTests:
         (found,) = [m for m in self.measure(real, synthetic, seed) if m.metric == self.metric]
         return found
 
+    @staticmethod
+    def bad(found: Measurement) -> float:
+        return badness(found.value, found.direction, found.target)
+
     def corrupted(self):
         return self.corrupt(FRESH, np.random.default_rng(0))
 
@@ -57,7 +61,8 @@ class MetricTests:
         family, _, name = found.metric.partition(".")
         assert family
         assert name
-        assert found.direction in ("higher", "lower")
+        assert found.direction in ("higher", "lower", "nearest")
+        assert found.target is None or found.limits[0] <= found.target <= found.limits[1]
         assert found.limits[0] < found.limits[1]
         assert found.unit
         assert found.source
@@ -65,11 +70,11 @@ class MetricTests:
 
     def test_a_corruption_is_worse(self):
         fresh, spoilt = self.value(), self.value(synthetic=self.corrupted())
-        assert spoilt.value < fresh.value if fresh.direction == "higher" else spoilt.value > fresh.value
+        assert self.bad(spoilt) > self.bad(fresh)
 
     def test_real_rows_against_themselves_are_as_good_as_it_gets(self):
         same, fresh = self.value(synthetic=REAL.transitions()), self.value()
-        assert same.value >= fresh.value if fresh.direction == "higher" else same.value <= fresh.value
+        assert self.bad(same) <= self.bad(fresh)
 
     def test_values_stay_inside_the_limits(self):
         for synthetic in (FRESH, self.corrupted(), FRESH.take(np.arange(3)), REAL.transitions()):
@@ -106,9 +111,11 @@ class MetricTests:
     def test_floor_is_between_the_corruption_and_perfection(self):
         if not self.has_floor:
             pytest.skip("no meaning between halves of the real data")
-        found, spoilt = self.value(), self.value(synthetic=self.corrupted()).value
-        sign = 1 if found.direction == "higher" else -1
-        assert sign * spoilt < sign * found.floor.worst95 <= sign * found.floor.median
+        found, spoilt = self.value(), self.value(synthetic=self.corrupted())
+        worst, median = found.floor.worst95, found.floor.median
+        if found.target is None:
+            worst = badness(worst, found.direction)
+        assert self.bad(spoilt) > worst >= badness(median, found.direction, found.target)
         assert found.limits[0] <= found.floor.median <= found.limits[1]
 
     def test_it_is_strict_json(self):

@@ -6,15 +6,14 @@ Every fenced block is marked by its language or by a comment on the line before:
 - `<!-- docs-test: skip (reason) -->` leaves a block out, `<!-- docs-test: run -->` runs one without a language as bash;
 - any other block fails the test.
 
-So that it takes seconds, commands are changed before they are run (`SUBSTITUTIONS`): `make run` becomes the smoke
-preset in the same run directory, other targets of the Makefile are only looked up (`make -n`), datasets with a
-simulator are collected with few rows, and no more than `MAX_ROWS` rows are generated.
+The blocks are one shell: what one of them sets (`source .venv/bin/activate`) the next ones have, and nothing else puts
+`synthpipe` on the PATH. So that it takes seconds, commands are changed before they are run (`SUBSTITUTIONS`):
+`make run` becomes the smoke preset in the same run directory, other targets of the Makefile are only looked up
+(`make -n`), datasets with a simulator are collected with few rows, and no more than `MAX_ROWS` rows are generated.
 """
 
-import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +24,11 @@ ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"(?:<!-- docs-test: (?P<mark>.+?) -->\s*\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 SKIP = re.compile(r"skip \(.+\)")
 MAX_ROWS = 1_000
+ENVIRONMENT = Path(command_line.SYNTHPIPE).parents[1]
 SIMULATED = r"((?:hopper|halfcheetah|walker2d|pendulum|pointmaze-\w+|toy-[\w-]+)/[\w-]+)"
 SUBSTITUTIONS = (
-    (r"\bmake run\b", "synthpipe run smoke -o runs/default"),
+    (r"\bmake run\b", f"'{command_line.SYNTHPIPE}' run smoke -o runs/default"),
+    (r"\bsource \.venv/bin/activate\b", f"source '{ENVIRONMENT}/bin/activate'"),
     (r"\bmake (?!-)", f"make -n -C '{ROOT}' "),
     (rf"\bsynthpipe (collect|train) {SIMULATED}(?=\s|$)(?! --rows)", r"synthpipe \1 \2 --rows 600"),
     (r"(?<= )(-n|--rows) (\d+)", lambda m: f"{m[1]} {min(int(m[2]), MAX_ROWS)}"),
@@ -80,18 +81,18 @@ def test_every_block_runs_or_says_why_not():
 
 
 def test_the_blocks_run_in_order(tmp_path, monkeypatch):
-    for name, value in command_line.environment(tmp_path).items():
+    kept = command_line.environment(tmp_path, active=False)
+    for name, value in kept.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "__main__"}
+    names, variables = {"__name__": "__main__"}, tmp_path / "variables"
     for block in README:
         if block.action == "bash":
             script = shortened(block.text)
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, timeout=300
-            )
-            assert done.returncode == 0, f"README.md, line {block.line}:\n{script}\n{done.stdout}\n{done.stderr}"
+            command = ["bash", "-euo", "pipefail", "-c", f"{script}\nenv -0 > '{variables}'"]
+            ended = subprocess.run(command, env=kept, capture_output=True, text=True, timeout=300)
+            assert ended.returncode == 0, f"README.md, line {block.line}:\n{script}\n{ended.stdout}\n{ended.stderr}"
+            kept = dict(line.split("=", 1) for line in variables.read_text().split("\0") if line)
         elif block.action == "python":
             exec(compile("\n" * block.line + block.text, str(ROOT / "README.md"), "exec"), names)
 
@@ -124,7 +125,8 @@ def test_what_is_neither_run_nor_marked_is_found():
 @pytest.mark.parametrize(
     ("written", "run"),
     [
-        ("make run  # all", "synthpipe run smoke -o runs/default  # all"),
+        ("make run  # all", f"'{command_line.SYNTHPIPE}' run smoke -o runs/default  # all"),
+        ("source .venv/bin/activate", f"source '{ENVIRONMENT}/bin/activate'"),
         ("make test", f"make -n -C '{ROOT}' test"),
         (
             "synthpipe collect hopper/medium-replay --workers 2",

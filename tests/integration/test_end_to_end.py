@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -72,6 +73,13 @@ def test_the_story_is_told_line_by_line_and_ends_with_what_to_type(smoke):
     assert "in 1 shard," in smoke.said.out
     assert lines[-2] == "next       open runs/smoke/report.html in a browser, or make more rows:"
     assert lines[-1].strip() == "synthpipe generate runs/smoke -n 32000"
+
+
+def test_what_is_suggested_can_be_typed_without_an_active_environment(smoke):
+    said = command_line.run("report", "runs/none", folder=smoke.folder, active=False)
+    command = shlex.split(said.error()["fix"])
+    assert os.access(smoke.folder / command[0], os.X_OK)
+    assert command[1:3] == ["run", "smoke"]
 
 
 def test_minari_reads_the_real_episodes_and_a_sample_of_synthetic_steps(smoke, monkeypatch):

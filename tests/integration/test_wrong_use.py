@@ -326,7 +326,7 @@ def cut_short(path):
 def test_a_damaged_shard(copied, shell, damage, name):
     damage(copied.run / "store" / name)
     before = contents(copied.folder)
-    refused(shell("validate", RUN), 4, "Store", name, "--repair")
+    refused(shell("validate", RUN), 4, "Store", name, f"synthpipe generate {RUN} --repair   #")
     assert contents(copied.folder) == before
     shutil.rmtree(copied.run / "export")
     before = contents(copied.folder)
@@ -340,15 +340,15 @@ def test_a_damaged_shard_of_the_collected_dataset(copied, shell):
     (shard,) = (copied.folder / "data").rglob("rewards/c.0")
     original = shard.read_bytes()
     flip(shard)
-    refused(
+    error = refused(
         shell("train", DATASET, "--rows", "4000", "-o", "new"),
         4,
         "Store",
         "shard 0",
-        "synthpipe collect DATASET --repair",
+        f"synthpipe collect {DATASET} --rows 4000 --repair",
     )
     assert not (copied.folder / "new").exists()
-    assert shell("collect", DATASET, "--rows", "4000", "--repair").code == 0
+    assert typed(shell, error["fix"]).code == 0
     assert shard.read_bytes() == original
 
 
@@ -368,6 +368,24 @@ def test_a_damaged_model(copied, shell):
     arrays.write_bytes(arrays.read_bytes()[:100])
     shutil.rmtree(copied.run / "store")
     refused(shell("generate", RUN), 6, "Checkpoint", "damaged", "train again")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"store": 3}'])
+def test_json_of_another_shape(copied, shell, text):
+    """What the error tells to type mends it."""
+    card = copied.run / "validation" / "scorecard.json"
+    original = json.loads(card.read_text())["measurements"]
+    card.write_text(text)
+    error = refused(shell("report", RUN), 2, "Config", "is not a scorecard", f"synthpipe validate {RUN}")
+    refused(shell("export", RUN), 2, "Config", "is not a scorecard", f"synthpipe validate {RUN}")
+    assert typed(shell, error["fix"]).code == 0
+    assert json.loads(card.read_text())["measurements"] == original
+    (copied.run / "export" / "stage.json").write_text(text)
+    assert shell("report", RUN).code == (0 if text.startswith("{") else 2)
+    (copied.run / "model" / "generator" / "state.json").write_text(text)
+    (copied.run / "validation" / "stage.json").unlink()
+    for command in (["validate", RUN], ["generate", RUN], ["train", DATASET, "--rows", "4000", "-o", RUN]):
+        refused(shell(*command), 6, "Checkpoint", "state.json", f"rm -r {RUN}/model/generator && synthpipe train")
 
 
 HOLDER = """
@@ -451,7 +469,8 @@ def test_a_missing_extra(littered, shell, monkeypatch, module, command, extra):
 
 
 def test_more_than_an_hour_is_asked_for(copied, shell, monkeypatch):
-    monkeypatch.setattr("synth_pipeline.scale.generation.measured_rate", lambda generator, rows: 0.5)
+    note = copied.run / "store" / "sidecar.json"
+    note.write_text('{"0": {"seconds": 16000, "write_seconds": 0}}')  # of its 8,000 rows
     before = contents(copied.run)
     error = refused(shell("generate", RUN, "-n", "20000"), 2, "Config", "6.7 hours", "--yes")
     assert "12,000 rows at 0.5 rows/s" in error["found"]

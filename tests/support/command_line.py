@@ -34,16 +34,24 @@ class Answer:
         return {"kind": match["kind"], "what": match["what"], **rows}
 
 
-def environment(folder):
-    """Only what a shell has, and data of its own."""
+def environment(folder, *, active=True):
+    """Only what a shell has, after `source .venv/bin/activate` or before, and data of its own."""
+    ours = str(Path(SYNTHPIPE).parent)
+    others = [place for place in os.environ["PATH"].split(os.pathsep) if place != ours]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SYNTHPIPE", "MINARI", "PYTEST"))}
+    kept["PATH"] = os.pathsep.join([ours, *others] if active else others)
     return {**kept, "SYNTHPIPE_DATA": str(folder / "data"), "MINARI_DATASETS_PATH": str(folder / "minari")}
 
 
-def run(*command, folder, program=(SYNTHPIPE,)):
+def run(*command, folder, program=(SYNTHPIPE,), active=True):
     """Run to the end in a process of its own, with `folder` as working directory."""
     done = subprocess.run(
-        [*program, *map(str, command)], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120
+        [*program, *map(str, command)],
+        cwd=folder,
+        env=environment(folder, active=active),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 

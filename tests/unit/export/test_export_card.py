@@ -76,10 +76,10 @@ def test_failed_data_that_is_allowed_says_so_on_top(tmp_path):
 
 
 def test_its_snippets_for_minari_and_flat_files_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "somewhere else")  # put back afterwards: the snippet sets its own
     monkeypatch.chdir(tmp_path)
     part = counter_episodes([3, 2])
-    write_minari("counter/mixed-v0", spec=SPEC, episodes=[part], root=tmp_path, metadata={})
+    write_minari("counter/mixed-v0", spec=SPEC, episodes=[part], root=tmp_path / "minari", metadata={})
     write_flat(tmp_path / "flat.hdf5", [Dataset(SPEC, rows=counter_rows(4))], spec=SPEC, metadata={})
     minari_code, flat_code, *rest = re.findall(r"```python\n(.*?)```", card(tmp_path), re.DOTALL)
     found: dict = {}

@@ -76,8 +76,20 @@ def test_too_few_rows_outside(lengths, k, enough):
     if enough:
         generator.fit(toy_dataset(lengths), seed=0)
     else:
-        with pytest.raises(ConfigError, match=f"at least {k} rows outside"):
+        with pytest.raises(ConfigError, match=f"at least {k} rows? outside") as caught:
             generator.fit(toy_dataset(lengths), seed=0)
+        assert ("neighbours=4" in caught.value.fix) == (len(lengths) > 1)  # one episode has none, whatever their number
+        assert ("two episodes or more" in caught.value.fix) == (len(lengths) == 1)
+
+
+def test_the_search_for_neighbours_tells_how_far_it_is(monkeypatch):
+    monkeypatch.setattr(controls, "SPOKEN", 20)
+    said = []
+    Smote().fit(toy_dataset((30, 30, 30)), seed=0, report=lambda *told: said.append(told))
+    steps = [step for step, _, _ in said]
+    assert len(said) >= 4
+    assert steps == sorted(steps)
+    assert said[-1] == (90, 90, {})
 
 
 @pytest.mark.parametrize(("count", "enough"), [(6, True), (5, False), (1, False)])

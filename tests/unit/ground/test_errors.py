@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from synth_pipeline import errors
-from synth_pipeline.errors import SynthPipelineError, nearest, unknown_name
+from synth_pipeline.errors import SynthPipelineError, nearest, typable, unknown_name
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SynthPipelineError)]
 
@@ -23,6 +23,16 @@ def test_errors_cross_process_boundaries_whole(kind):
     assert type(error) is kind
     assert (error.what, error.found, error.accepted, error.fix) == ("what", (1, "x"), None, "do")
     assert str(error) == str(kind("what", found=(1, "x"), fix="do"))
+
+
+def test_many_names_are_not_a_line_of_their_own():
+    known = [f"hopper/level-{n}" for n in range(30)] + ["pendulum/random"]
+    error = unknown_name("dataset", "pendulum/randm", known, listing="synthpipe datasets")
+    assert error.fix == "did you mean 'pendulum/random'?"
+    assert error.accepted.startswith("pendulum/random, ")
+    assert error.accepted.endswith("or 26 more that `synthpipe datasets` names")
+    assert unknown_name("dataset", "zzz", known, listing="synthpipe datasets").fix.startswith("synthpipe datasets   #")
+    assert unknown_name("dataset", "x", ["a", "b"], listing="synthpipe datasets").accepted == "a, b"
 
 
 def test_families_have_their_own_exit_codes():
@@ -55,3 +65,26 @@ def test_unknown_name_without_anything_known():
     error = unknown_name("plugin", "x", [])
     assert error.accepted == "no plugin is available"
     assert error.fix is None
+
+
+def test_commands_can_be_typed_where_no_environment_is_active(tmp_path, monkeypatch):
+    folder = tmp_path / "my env" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("synthpipe", "minari"):
+        (folder / name).write_text("")
+        (folder / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    text = "run `synthpipe generate a` again, or: synthpipe run b; X=1 minari list local; synthpipe: no; a synthpipe"
+    for started in ("my env/bin/synthpipe", str(folder / "synthpipe")):
+        monkeypatch.setattr("sys.argv", [started, "run"])
+        assert typable(text) == (
+            "run `'my env/bin/synthpipe' generate a` again, or: 'my env/bin/synthpipe' run b; "
+            "X=1 'my env/bin/minari' list local; synthpipe: no; a synthpipe"
+        )
+        assert "'my env/bin/synthpipe' train x" in errors.StoreError("no", fix="synthpipe train x").render()
+    monkeypatch.setenv("PATH", str(folder))
+    assert typable(text) == text
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("sys.argv", ["synthpipe", "run"])
+    assert typable(text) == text

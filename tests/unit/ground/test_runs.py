@@ -223,6 +223,13 @@ def test_staged_directory_under_a_file(tmp_path):
     assert everything(tmp_path) == ["file"]
 
 
+def test_a_full_disk_is_named_by_its_folder(tmp_path):
+    (tmp_path / "stage.json").touch()
+    with pytest.raises(ResourceError, match="no space left") as caught, friendly_os_errors(tmp_path / "stage.json"):
+        raise OSError(errno.ENOSPC, "full")
+    assert caught.value.found.endswith(f"free on the disk of '{tmp_path}'")
+
+
 def test_require_space(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))

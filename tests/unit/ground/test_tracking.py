@@ -1,12 +1,15 @@
+import io
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from synth_pipeline import tracking
 from synth_pipeline.errors import MissingExtraError, UnknownNameError
-from synth_pipeline.tracking import JsonLines, Progress, duration, human
+from synth_pipeline.tracking import FitProgress, JsonLines, Parts, Progress, duration, human
 
 
 class Clock:
@@ -89,6 +92,50 @@ def test_progress_does_not_hide_errors():
         raise ZeroDivisionError
 
 
+def test_parts_say_a_line_only_for_what_takes_long(monkeypatch, capsys):
+    monkeypatch.setattr(tracking, "QUIET_S", 0.05)
+    with Parts("validate", 3) as parts:
+        parts("contract")
+        parts("c2st")
+        time.sleep(0.3)
+        parts("novelty")
+    time.sleep(0.1)
+    assert capsys.readouterr().out == "validate   c2st (2 of 3)\n"
+
+
+def test_parts_fall_silent_when_the_phase_fails(monkeypatch, capsys):
+    monkeypatch.setattr(tracking, "QUIET_S", 0.05)
+
+    def fail():
+        with Parts("validate", 1) as parts:
+            parts("contract")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    time.sleep(0.2)
+    assert capsys.readouterr().out == ""
+
+
+def test_parts_are_a_bar_on_a_terminal(monkeypatch):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(tracking, "console", console)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with Parts("validate", 2) as parts:
+        parts("contract")
+        parts("c2st")
+    assert "c2st" in console.file.getvalue()
+
+
+def test_a_fit_without_a_loss_counts_rows_and_logs_nothing(clock, tmp_path, capsys):
+    with tracking.tracking(tmp_path) as tracker, FitProgress(tracker) as progress:
+        progress(10, 100, {})
+        clock.now += 10
+        progress(50, 100, {})
+    assert "50/100 rows" in capsys.readouterr().out
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
 def test_say_does_not_interpret_the_text(capsys):
     tracking.say("note", "[bold]list[int][/bold] of 'x'")
     assert capsys.readouterr().out == "note       [bold]list[int][/bold] of 'x'\n"
@@ -124,6 +171,14 @@ def test_tracking_closes_when_the_block_fails(tmp_path):
 def test_unknown_back_end_is_not_replaced_by_another(tmp_path):
     with pytest.raises(UnknownNameError, match="did you mean 'tensorboard'"), tracking.tracking(tmp_path, "tensorbord"):
         pass
+
+
+def test_metrics_are_kept_as_lines_also_beside_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    with tracking.tracking(tmp_path, "tensorboard") as tracker:
+        tracker.log(1, {"loss": 0.5})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 0.5}\n'
+    assert list(tmp_path.glob("events.out.tfevents.*"))
 
 
 def test_missing_tensorboard_says_what_to_install(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """Planning a store of generated rows, and the task that fills one shard of it, whatever a generator rejects."""
 
 import math
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,12 +16,11 @@ from synth_pipeline.generators.controls import Copula, CopulaConfig
 from synth_pipeline.run_config import GenerateSettings, RunConfig
 from synth_pipeline.runs import Run
 from synth_pipeline.scale import generation
+from synth_pipeline.scale.estimate import START_S, STORE_BYTES_S, Estimate, confirm_hours, estimate, missing_rows
 from synth_pipeline.scale.generation import (
     GenerateShard,
-    confirm_hours,
     generated_schema,
     made_from,
-    missing_rows,
     plan_generation,
     plan_run,
     require_model,
@@ -41,6 +42,7 @@ def model(data, tmp_path_factory):
     generator = Copula(CopulaConfig())
     generator.fit(data, seed=0)
     extra = {"spec": data.spec.model_dump(mode="json"), "made_from": made_from(CONFIG), "key": "k1"}
+    extra["held_out_episodes"] = [3]
     base.save(generator, folder, extra=extra)
     return folder
 
@@ -159,6 +161,16 @@ def test_a_model_is_recognised_by_its_settings(model):
     assert caught.value.found == "the rows of mine.npz are not those that it was fitted on"
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", '{"extra": {}}', '{"extra": {"made_from": [], "key": "k"}}', "{", None])
+def test_notes_of_another_shape_name_the_commands(model, tmp_path, text):
+    folder = tmp_path / "my run" / "model" / "generator"
+    shutil.copytree(model, folder)
+    (folder / "state.json").unlink() if text is None else (folder / "state.json").write_text(text)
+    with pytest.raises(CheckpointError, match="does not say what the generator was fitted on") as caught:
+        plan_run(Run(tmp_path / "my run"), CONFIG)
+    assert caught.value.fix == f"rm -r '{folder}' && synthpipe train mine.npz -o '{tmp_path}/my run'"
+
+
 def test_nothing_to_generate_from_names_the_command(tmp_path):
     with pytest.raises(CheckpointError, match="no generator was trained") as caught:
         plan_run(Run(tmp_path / "my run"), CONFIG)
@@ -166,7 +178,37 @@ def test_nothing_to_generate_from_names_the_command(tmp_path):
 
 
 def test_only_more_than_an_hour_is_asked_for():
-    confirm_hours(3_599, 1.0)
+    confirm_hours(Estimate(3_599, 1.0, 3_599.0))
     with pytest.raises(ConfigError, match=r"about 2\.0 hours") as caught:
-        confirm_hours(7_200, 1.0)
+        confirm_hours(Estimate(7_200, 1.0, 7_200.0))
+    assert caught.value.found == "7,200 rows at 1 rows/s a worker"
     assert "--yes" in caught.value.fix
+
+
+def test_writing_and_the_start_of_workers_count(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("synth_pipeline.scale.estimate.cores", lambda: 2)
+    url, settings = str(tmp_path / "s"), GenerateSettings(rows=50_000, rows_per_shard=ROWS_PER_SHARD)
+    planned = replace(plan_generation(model, url, settings, seed=0), rate=lambda: 1e9)
+    writing = planned.schema.row_bytes / STORE_BYTES_S
+    found = estimate(planned, url, workers=1)
+    assert found.rows == 50_000
+    assert found.rate == pytest.approx(1 / writing, rel=0.01)
+    assert found.seconds == pytest.approx(START_S + 50_000 * writing, rel=0.01)
+    two = estimate(planned, url, workers=9)  # 9 workers on 2 cores: two rounds of full shards
+    assert two.seconds == pytest.approx(START_S + 2 * ROWS_PER_SHARD * writing, rel=0.01)
+
+
+def test_shards_that_are_there_tell_how_long_the_others_take(model, data, tmp_path):
+    url, settings = str(tmp_path / "s"), GenerateSettings(rows=50_000, rows_per_shard=ROWS_PER_SHARD)
+    planned = replace(plan_generation(model, url, settings, seed=0), rate=lambda: pytest.fail("it was measured"))
+    target = store.create(url, planned.schema, planned.plan, planned.identity)
+    rows = base.load(model)[0].sample(ROWS_PER_SHARD, np.random.default_rng(0))
+    note = {"seconds": 7.0, "write_seconds": 1.0}
+    with target.writing() as session:
+        store.write_shard(url, session.missing()[0], rows, sidecar=note)
+    found = estimate(planned, url, workers=1)
+    assert found.rows == 50_000 - ROWS_PER_SHARD
+    assert found.rate == pytest.approx(ROWS_PER_SHARD / 8)
+    assert found.seconds == pytest.approx(START_S + found.rows / found.rate)
+    (tmp_path / "s" / "sidecar" / "0.json").write_text("{")  # damaged: nothing was noted
+    assert estimate(replace(planned, rate=lambda: 100.0), url, workers=1).rate == pytest.approx(100, rel=0.01)

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,7 +173,12 @@ class TestSpec:
     def test_the_data_folder_can_be_chosen(self, data, monkeypatch):
         assert collection(SMALL).folder.is_relative_to(data)
         monkeypatch.delenv("SYNTHPIPE_DATA")
-        assert collect.data_folder().parts[-2:] == (".cache", "synth-pipeline")
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        assert collect.data_folder() == Path.home() / ".cache" / "synth-pipeline"
+        monkeypatch.setenv("XDG_CACHE_HOME", str(data / "cache"))
+        assert collect.data_folder() == data / "cache" / "synth-pipeline"
+        monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")  # to be ignored, by the specification
+        assert collect.data_folder() == Path.home() / ".cache" / "synth-pipeline"
 
 
 class TestCollectedSource(SourceTests):

@@ -1,6 +1,7 @@
 """What a user types, and which source it means."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ from synth_pipeline.data.fields import Field
 from synth_pipeline.data.spec import DatasetSpec, transition_fields
 from synth_pipeline.errors import ConfigError, SourceError, SynthPipelineError, UnknownNameError
 from synth_pipeline.sources import catalog
+from synth_pipeline.sources.base import file_id
 from synth_pipeline.sources.d4rl_hdf5 import D4RLSource
 from synth_pipeline.sources.load import SOURCES
 from synth_pipeline.sources.minari import MinariSource
@@ -52,6 +54,19 @@ def hdf5_file(path, columns):
     with h5py.File(path, "w") as file:
         for name, column in columns.items():
             file[name] = column
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset_id"),
+    [
+        ("\u00fcn\u00efcode.npz", "unicode"),
+        ("Stra\u00dfe \u00c5r\u00f8.npz", "Strasse_Aro"),
+        ("a.b c.npz", "a_b_c"),
+        ("\u6570\u636e.npz", "dataset"),
+    ],
+)
+def test_ids_from_the_names_of_files(name, dataset_id):
+    assert file_id(Path(name)) == dataset_id
 
 
 @pytest.mark.parametrize("name", ["data.hdf5", "data.h5", "DATA.HDF5", "a folder/my data.hdf5", "d\u00e4t\u00e4.hdf5"])

@@ -1,16 +1,28 @@
 """Stages as functions: what each needs, keeps, and leaves alone. One small dataset of arrays, no simulator."""
 
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import toy_data
 
-from synth_pipeline import stages, store
-from synth_pipeline.errors import CheckpointError, ConfigError, GateError, SourceError, StoreError
+from synth_pipeline import sources, stages, store, tracking
+from synth_pipeline.errors import (
+    BusyError,
+    CheckpointError,
+    ConfigError,
+    GateError,
+    ResourceError,
+    SourceError,
+    StoreError,
+)
+from synth_pipeline.export.augmented import export_bytes
+from synth_pipeline.export.stage import BEGUN
 from synth_pipeline.generators.base import load
 from synth_pipeline.run_config import CONFIG, RunConfig, open_run
 from synth_pipeline.runs import Run, read_json
+from synth_pipeline.store.lock import RUN_LOCK, working
 
 LENGTHS = [40] * 12
 
@@ -208,6 +220,26 @@ def test_an_interrupted_export_is_written_again_under_the_same_name(validated, m
     assert [path.name for path in (folder / "minari" / "local").iterdir() if path.is_dir()] == ["mine-noise-v0"]
 
 
+def test_space_for_the_whole_export_is_checked_first(validated, monkeypatch):
+    run, config = validated
+    needed = export_bytes(sources.load("mine.npz"), store.open(run.folder("store")), 7)
+    usage = shutil.disk_usage(run.directory)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda path: usage._replace(free=needed))
+        with pytest.raises(ResourceError, match="too small") as caught:
+            stages.export(run, config, allow_failed=True)
+        assert caught.value.accepted.startswith("about ")
+    assert [path.name for path in run.folder("export").iterdir()] == ["stage.json"]
+    said = []
+    monkeypatch.setattr(tracking.Progress, "advance", lambda progress, *told: said.append((progress, *told)))
+    folder = stages.export(run, config, allow_failed=True)
+    assert sum(path.stat().st_size for path in folder.rglob("*.hdf5")) < 2 * needed
+    for unit in ("episodes", "rows"):  # written and read back, to the last one
+        told = [(progress.total, units) for progress, units, _ in said if progress.unit == unit]
+        assert {total for total, _ in told} == {sum(units for _, units in told)}
+    assert {note for _, _, note in said} == {"Minari", "reading Minari back", "flat file", "reading the flat file back"}
+
+
 def test_a_finished_export_is_never_cleared_by_the_next(validated):
     run, config = validated
     folder = stages.export(run, config, allow_failed=True)
@@ -236,3 +268,41 @@ def test_the_configuration_of_the_run_is_not_the_overridden_one_of_a_refused_cal
     with pytest.raises(StoreError, match="other settings"):
         stages.generate(run, config.replace(generate=config.generate.replace(micro_batch=64)))
     assert (run.directory / CONFIG).read_bytes() == before
+
+
+def test_a_second_process_is_refused_and_the_first_is_unharmed(validated, monkeypatch):
+    run, config = validated
+    with working(run):
+        staged = run.folder("export") / ".local-mine-noise-v0.hdf5.12345678.partial"
+        staged.parent.mkdir()
+        staged.write_text("half")
+        run.finish("export", BEGUN, {"minari_id": "local/mine-noise-v0"})
+        stages.validate(run, config)  # nothing to do: it needs no lock
+        for stage in (
+            lambda: stages.export(run, config, allow_failed=True),
+            lambda: stages.validate(run, config.replace(seed=1)),
+            lambda: stages.report(run),
+            lambda: shutil.rmtree(run.folder("model") / "generator") or stages.train(run, config),
+        ):
+            with pytest.raises(BusyError, match="another process is working on"):
+                stage()
+        assert staged.read_text() == "half"
+    stages.report(run)
+    assert not (run.directory / RUN_LOCK).exists()
+
+
+def test_what_another_process_made_in_the_meantime_is_not_made_again(generated, monkeypatch, capsys):
+    run, config = generated
+    model = run.folder("model") / "generator"
+    moved = model.rename(run.directory.parent / "moved")
+
+    @contextmanager
+    def late(run):
+        moved.rename(model)
+        yield
+
+    monkeypatch.setattr(stages, "working", late)
+    before = moved.stat().st_ino
+    stages.train(run, config)
+    assert model.stat().st_ino == before
+    assert "nothing to do" in capsys.readouterr().out

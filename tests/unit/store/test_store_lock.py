@@ -11,10 +11,11 @@ import time
 
 import pytest
 
-from synth_pipeline.errors import StoreBusyError
+from synth_pipeline.errors import BusyError, StoreBusyError
+from synth_pipeline.runs import Run
 from synth_pipeline.store import lock as locks
 from synth_pipeline.store.folder import LocalFolder
-from synth_pipeline.store.lock import LOCK, hold
+from synth_pipeline.store.lock import LOCK, RUN_LOCK, hold, working
 
 HOLDER = """
 import sys, time
@@ -153,3 +154,19 @@ def test_updates_lose_nothing(tmp_path):
     assert (tmp_path / "counter").read_text() == "300"
     LocalFolder(tmp_path).update("counter", lambda present: None)
     assert not list(tmp_path.iterdir())
+
+
+def test_one_process_a_run_and_a_dead_one_does_not_block(tmp_path):
+    run, lock = Run(tmp_path), tmp_path / RUN_LOCK
+    with working(run):
+        with pytest.raises(BusyError, match="another process is working on the run") as caught, working(run):
+            pass
+        for part in (f"host {socket.gethostname()}", f"process {os.getpid()},"):
+            assert part in caught.value.found
+        assert caught.value.exit_code == 4
+        with hold(LocalFolder(tmp_path / "store")):  # the lock of a store inside is another one
+            pass
+    assert not lock.exists()
+    lock.write_text(json.dumps({"token": "x", **locks._process(), "pid": 2**22 + 1, "heartbeat": time.time()}))
+    with working(run):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()

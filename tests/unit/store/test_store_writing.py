@@ -21,7 +21,7 @@ from store_samples import (
     write_task,
 )
 
-from synth_pipeline import store
+from synth_pipeline import stages, store
 from synth_pipeline.errors import ResourceError, StoreBusyError, StoreError
 from synth_pipeline.store import Plan
 from synth_pipeline.store.shards import encode
@@ -115,6 +115,16 @@ def test_a_full_disk_loses_nothing(target, tmp_path, monkeypatch):
     build(tmp_path / "store")
     build(tmp_path / "unbroken")
     assert files(tmp_path / "store") == files(tmp_path / "unbroken")
+
+
+def test_a_small_disk_is_noticed_before_trajectories_are_collected(tmp_path, monkeypatch):
+    monkeypatch.setenv("SYNTHPIPE_DATA", str(tmp_path))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
+    with pytest.raises(ResourceError, match="too small") as caught:
+        stages.collect("toy-linear-gaussian/random", rows=4_000)
+    assert caught.value.accepted.startswith("about ")
+    assert not list(tmp_path.rglob("c.*"))
 
 
 def test_a_small_disk_is_noticed_before_work_begins(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from synth_pipeline.errors import ConfigError, GateError, UnknownNameError
 from synth_pipeline.runs import write_json
 from synth_pipeline.validation.gate import Rule, Suite, judge, load_suite, require_passed
 from synth_pipeline.validation.metric import Floor, Measurement
+from synth_pipeline.validation.record import is_scorecard
 
 
 def measured(name, value, *, direction="higher", details=None, floor=None):
@@ -74,7 +75,9 @@ def test_worst_field_depends_on_the_direction():
 
 def write_card(path, *values, rules, digest="d1"):
     verdict = judge(values, suite(*rules))
-    write_json(path, {"verdict": verdict.to_json(), "measurements": [], "store": {"digest": digest}})
+    store, provenance = {"digest": digest, "rows": 3}, {"real dataset": "x", "real rows": 2, "seed": 0}
+    card = {"verdict": verdict.to_json(), "measurements": [], "store": store, "provenance": provenance}
+    write_json(path, card)
     return path
 
 
@@ -85,7 +88,7 @@ def test_export_is_stopped_with_every_failure_and_the_way_out(tmp_path):
         require_passed(path, "d1", "runs/x")
     assert caught.value.found == "a.b: 0.1, needs >= 0.5; c.d: not decidable, needs <= 1"
     assert "--allow-failed" in caught.value.fix
-    assert require_passed(path, "d1", "runs/x", allow_failed=True)["store"] == {"digest": "d1"}
+    assert require_passed(path, "d1", "runs/x", allow_failed=True)["store"]["digest"] == "d1"
 
 
 def test_what_passed_may_be_exported(tmp_path):
@@ -101,6 +104,17 @@ def test_a_missing_or_outdated_scorecard_is_never_accepted(tmp_path):
     with pytest.raises(GateError, match="not validated as it is now") as caught:
         require_passed(tmp_path / "missing.json", "d1", "runs/x", allow_failed=True)
     assert caught.value.fix == "synthpipe validate runs/x"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"store": {"digest": "d1"}}', '{"verdict": {"rules": [{}]}}'])
+def test_json_of_another_shape_is_no_scorecard(tmp_path, text):
+    path = tmp_path / "card.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="is not a scorecard") as caught:
+        require_passed(path, "d1", "runs/x", allow_failed=True)
+    assert caught.value.fix == "synthpipe validate runs/x"
+    assert not is_scorecard(path)
+    assert not is_scorecard(tmp_path / "missing.json")
 
 
 def test_verdict_is_strict_json():

@@ -5,13 +5,24 @@ import pytest
 from toy_data import toy_dataset, toy_rows
 
 from synth_pipeline.data.containers import Transitions
-from synth_pipeline.validation.metric import Floor, Measurement, floor_of, real_halves, subsample
+from synth_pipeline.validation.metric import Floor, Measurement, badness, floor_of, real_halves, subsample
 
 
 def test_floor_is_the_median_and_what_nearly_all_splits_reach():
     values = [float(value) for value in range(101)]
     assert floor_of(values, "higher") == Floor(50.0, 5.0)
     assert floor_of(values, "lower") == Floor(50.0, 95.0)
+
+
+def test_a_target_is_missed_on_both_sides():
+    values = [0.5, 0.9, 1.0, 1.2, 1.3]
+    floor = floor_of(values, "nearest", 1.0)
+    assert floor.median == 1.0
+    assert floor.worst95 == pytest.approx(np.quantile([0.5, 0.1, 0.0, 0.2, 0.3], 0.95))
+    assert [badness(value, "nearest", 1.0) for value in (0.5, 1.0, 1.5)] == [0.5, 0.0, 0.5]
+    for direction, target in (("nearest", None), ("higher", 1.0)):
+        with pytest.raises(ValueError, match="target"):
+            Measurement("a.b", 1.0, "unit", direction, (0.0, 2.0), 10, "here", target=target)
 
 
 def test_halves_hold_whole_episodes_and_every_episode_once():

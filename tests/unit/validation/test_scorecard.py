@@ -12,7 +12,7 @@ from synth_pipeline.data.rows import Dataset
 from synth_pipeline.errors import UnknownNameError
 from synth_pipeline.validation.gate import Suite
 from synth_pipeline.validation.report import NOT_CHECKED, render
-from synth_pipeline.validation.scorecard import METRICS, against_truth, scorecard
+from synth_pipeline.validation.scorecard import FAMILIES, METRICS, against_truth, scorecard
 from synth_pipeline.validation.truth import Truth, truth_of
 
 ANY = Suite.parse({"name": "any", "rules": [{"metric": "contract.schema", "at_most": 0}]})
@@ -49,6 +49,13 @@ def test_with_a_simulator_and_a_split_all_but_the_kernel_is_decided():
     for family in ("dependence.", "oracle.", "terminations.", "c2st.", "coverage.", "novelty."):
         assert NOT_CHECKED[family] not in text
     assert NOT_CHECKED["utility."] in text
+
+
+def test_every_family_is_announced_once():
+    said, rows = [], toy_dataset()
+    card(rows, rows.transitions(), Truth(), progress=said.append)
+    assert tuple(said) == FAMILIES
+    assert {name.split(".")[0] for name in METRICS} <= {*FAMILIES, "terminations"}  # the oracle is asked for both
 
 
 def test_with_a_kernel_the_distribution_is_judged():
