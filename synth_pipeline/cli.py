@@ -154,6 +154,9 @@ def train(
 def generate(
     run_directory: RunDirectory,
     rows: Annotated[int | None, typer.Option("-n", "--rows", min=1, help="Synthetic transitions in all.")] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="RELEVANCE", help="Aim half of the rows, e.g. at near_terminal or rarity.")
+    ] = None,
     workers: Workers = 1,
     settings: Settings = None,
     repair: Repair = False,
@@ -166,6 +169,7 @@ def generate(
     from synth_pipeline.scale.generation import plan_run
 
     changes = [*(settings or []), *([f"generate.rows={rows}"] if rows else [])]
+    changes += [f"generate.where={where}"] if where else []
     run, config = open_run(run_directory, changes)
     if dry_run:
         planned, url = plan_run(run, config), str(run.folder("store"))

@@ -28,6 +28,7 @@ from synth_pipeline.scale.estimate import confirm_hours, estimate, missing_rows
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
 from synth_pipeline.scale.generation import (
     GenerateShard,
+    aim_of,
     fitted_facts,
     made_from,
     plan_run,
@@ -134,6 +135,10 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl") -> Path:
         }
         clear_partials(folder)
         generators.save(generator, folder, extra=extra)
+        for leftover in checkpoint.parent.glob(f"{checkpoint.stem}*{checkpoint.suffix}"):
+            leftover.unlink()
+    for note in generator.notes() if isinstance(generator, generators.Noted) else []:
+        say("", note)
     say("train", f"fitted in {duration(seconds)}: {short(folder)}")
     return folder
 
@@ -183,8 +188,9 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
             say("generate", f"nothing to do: {len(target):,} rows of this generator are in {short(url)}{asked}")
             return run.folder("store")
         model = str(run.folder("model") / "generator")
-        make_shard = GenerateShard(model, url, plan.micro_batch, config.generate.max_attempts)
-        fill(target, make_shard, rows=plan.num_rows, label="generate", workers=workers)
+        aim = aim_of(config.generate)
+        make_shard = GenerateShard(model, url, plan.micro_batch, config.generate.max_attempts, aim)
+        fill(target, make_shard, rows=plan.num_rows, label="generate", workers=workers, note=planned.note)
         return run.folder("store")
 
 

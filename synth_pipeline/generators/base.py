@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.fields import Array, Field, Layout
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
-from synth_pipeline.errors import CheckpointError
+from synth_pipeline.errors import CheckpointError, ConfigError
 from synth_pipeline.generators import GENERATORS
+from synth_pipeline.generators.relevance import Aim
 from synth_pipeline.runs import read_json, staged_directory, write_bytes, write_json
 
 Report = Callable[[int, int, Mapping[str, float]], None]  # (step, total steps, values) of a fit in progress
@@ -78,6 +79,51 @@ class Generator(Protocol):
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Inverse of `state`."""
         ...
+
+
+@runtime_checkable
+class Aimable(Protocol):
+    """A generator whose samples can be aimed at rows of high relevance."""
+
+    def aimed(self, aim: Aim) -> Generator:
+        """This generator, aimed.
+
+        Raises:
+            ConfigError: When it did not learn that relevance.
+        """
+        ...
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A generator that has something to say of what its fit decided, and counts the calls of its networks."""
+
+    @property
+    def calls(self) -> int:
+        """Calls of diffusion networks for one row."""
+        ...
+
+    def notes(self) -> list[str]:
+        """Sentences for the log."""
+        ...
+
+
+def aimed(generator: Generator, aim: Aim) -> Generator:
+    """A generator with its samples aimed, or as it is when the aim is nowhere.
+
+    Raises:
+        ConfigError: When it cannot be aimed there.
+    """
+    if aim.where is None:
+        return generator
+    if not isinstance(generator, Aimable):
+        raise ConfigError(
+            f"the generator '{generator.kind}' cannot be aimed",
+            found=f"where {aim.where}",
+            accepted="a generator with conditions, such as synther",
+            fix="leave out --where",
+        )
+    return generator.aimed(aim)
 
 
 def modelled_fields(spec: DatasetSpec) -> tuple[Field, ...]:

@@ -105,6 +105,9 @@ class Aim:
             )
 
 
+NOWHERE = Aim()
+
+
 @dataclass(frozen=True)
 class Levels:
     """The relevance of the training rows as ranks, from which conditions are drawn.

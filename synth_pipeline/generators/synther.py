@@ -37,7 +37,7 @@ from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig
 from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.generators.base import Postprocess, Report, derived_fields, modelled_fields
-from synth_pipeline.generators.relevance import RELEVANCE, Aim, Levels
+from synth_pipeline.generators.relevance import NOWHERE, RELEVANCE, Aim, Levels
 from synth_pipeline.seeding import Stage, stream
 
 SMALL = RegressorConfig(
@@ -76,7 +76,7 @@ class SynthER:
 
     def __init__(self, config: SyntherConfig | None = None, *, device: str = "auto") -> None:
         self.config, self._device = config or SyntherConfig(), device
-        self._aim = Aim()
+        self._aim = NOWHERE
         if self.config.condition != "none":
             RELEVANCE.load(self.config.condition)  # a wrong name is an error before anything is trained
 

@@ -13,7 +13,9 @@ from synth_pipeline.store import Commit, ShardTask, Store
 from synth_pipeline.tracking import Progress, counted, duration, human, say, short
 
 
-def fill(target: Store, function: Callable[[ShardTask], Commit], *, rows: int, label: str, workers: int) -> None:
+def fill(
+    target: Store, function: Callable[[ShardTask], Commit], *, rows: int, label: str, workers: int, note: str = ""
+) -> None:
     """Make every missing shard of a store; what is committed stays, whatever happens to the rest.
 
     Args:
@@ -22,6 +24,7 @@ def fill(target: Store, function: Callable[[ShardTask], Commit], *, rows: int, l
         rows: About how many rows there will be: what progress is measured against.
         label: What the progress is called.
         workers: Processes.
+        note: Shown beside the progress.
     """
     with target.writing() as writing:
         tasks, committed = writing.missing(), len(target)
@@ -29,9 +32,10 @@ def fill(target: Store, function: Callable[[ShardTask], Commit], *, rows: int, l
             say(label, f"going on: {committed:,} of {rows:,} rows are there")
         with Progress(label, rows, "rows", start=committed) as progress:
             for _, commit in map_tasks(function, tasks, workers=workers, threads=target.plan.threads):
-                progress.advance(commit.rows)
+                progress.advance(commit.rows, note)
         writing.finalise()
     about = f"{human(progress.rate)} rows/s, {duration(progress.seconds)}" if tasks else "all there before"
+    about += f", {note}" if note and tasks else ""
     say(label, f"{len(target):,} rows in {counted(target.plan.num_shards, 'shard')}, {about}: {short(target.url)}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from synth_pipeline.data.containers import Transitions, concatenate
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import CheckpointError, ConfigError, TaskError
 from synth_pipeline.generators import base as generators
+from synth_pipeline.generators.relevance import NOWHERE, Aim
 from synth_pipeline.run_config import GenerateSettings, RunConfig
 from synth_pipeline.runs import Run, file_hash, read_json
 from synth_pipeline.seeding import Stage, stream
@@ -40,6 +41,7 @@ class Generation:
     plan: Plan
     identity: dict[str, Any]
     rate: Callable[[], float]
+    note: str = ""
 
 
 def made_from(config: RunConfig) -> dict[str, Any]:
@@ -145,12 +147,15 @@ def plan_generation(model: Path, url: str, settings: GenerateSettings, *, seed: 
         StoreError: When the place holds something else.
     """
     generator, extra = generators.load(model)
+    aim = aim_of(settings)
+    generator = generators.aimed(generator, aim)
     schema = generated_schema(DatasetSpec.parse(extra["spec"], where="saved spec"), generator)
     rate = cache(partial(measured_rate, generator, min(settings.micro_batch, settings.rows)))
     identity = {
         "generator": {"kind": generator.kind, **generator.config.plain()},
         "model": file_hash(model / "arrays.safetensors"),
         "max_attempts": settings.max_attempts,
+        **({} if aim.where is None else {"aim": asdict(aim)}),
     }
     fixed: dict[str, Any] = {"seed": seed, "micro_batch": settings.micro_batch}
     if settings.rows_per_shard is not None:
@@ -162,7 +167,13 @@ def plan_generation(model: Path, url: str, settings: GenerateSettings, *, seed: 
         if settings.rows_per_shard is None:  # cut for a fixed number of workers: it must not change the data
             fixed |= {"rows_per_second": rate(), "workers": TYPICAL_WORKERS}
         plan = Plan.choose(settings.rows, schema.row_bytes, **fixed)
-    return Generation(schema, plan, identity, rate)
+    calls = f"{generator.calls} network calls a row" if isinstance(generator, generators.Noted) else ""
+    return Generation(schema, plan, identity, rate, calls)
+
+
+def aim_of(settings: GenerateSettings) -> Aim:
+    """Where generation is aimed."""
+    return Aim(settings.where, settings.aimed_share, settings.top, settings.guidance)
 
 
 def generated_schema(spec: DatasetSpec, generator: generators.Generator) -> Schema:
@@ -193,12 +204,14 @@ class GenerateShard:
         url: The store.
         micro_batch: Rows per sampling call.
         max_attempts: Limit for generators that reject rows.
+        aim: Where the rows are aimed.
     """
 
     model: str
     url: str
     micro_batch: int
     max_attempts: int
+    aim: Aim = NOWHERE
 
     def __call__(self, task: ShardTask) -> Commit:
         """Sample, write, commit.
@@ -225,7 +238,7 @@ class GenerateShard:
         return store.write_shard(self.url, current, concatenate(parts), sidecar={"seconds": round(seconds, 3)})
 
     def _sample(self, task: ShardTask, rows: int) -> Transitions:
-        generator, rng = _loaded(self.model), task.rng(Stage.GENERATE)
+        generator, rng = generators.aimed(_loaded(self.model), self.aim), task.rng(Stage.GENERATE)
         sizes = [min(self.micro_batch, rows - start) for start in range(0, rows, self.micro_batch)]
         return concatenate([generator.sample(size, rng) for size in sizes])
 
