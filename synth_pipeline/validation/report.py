@@ -25,7 +25,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .4rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-size: .9rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
-.unit { min-width: 13rem; } .whole { white-space: nowrap; }
+.unit { min-width: 13rem; } .number:last-child { min-width: 8.5rem; } .whole { white-space: nowrap; }
 .pass { color: var(--good); } .fail { color: var(--bad); font-weight: 600; }
 td, code, a { overflow-wrap: anywhere; } td:first-child { overflow-wrap: normal; }
 code { font-size: .9em; } small { opacity: .8; }
