@@ -4,8 +4,9 @@
     python benchmarks/synther.py speed               # rows per second of both, in one run, from the fitted models
 
 Arms: `default`; `paper` for as many steps as fit into the seconds (its cosine ends there); `joint`, our recipe on whole
-rows, which is diffusion alone; `control`, real (s, a) with the default's model of what follows. Fitted models and
-samples are kept in `runs/benchmark-synther/`, and a killed program goes on where it was. Meant for an idle machine.
+rows, which is diffusion alone; `control`, real (s, a) with the default's model of what follows. Seconds a step are
+clocked once, by `--plan` on an idle machine; what is trained afterwards does not depend on the load. Fitted models and
+samples are kept in `runs/benchmark-synther/`, and a killed program goes on where it was.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ ROWS = 100_000
 SEED = 0
 SECONDS = 900.0
 DRAWN = {"default": 50_000, "joint": 10_000, "paper": 5_000, "control": 10_000}
+ARMS = ("default", "joint", "paper")
 CLOCKED = 30  # training steps that a rate is measured from
 FOLDER = Path("runs/benchmark-synther")
 
@@ -70,38 +72,57 @@ class Bench:
         self.held_out = self.parts.split.held_out
         self.truth = known_truth(self.data.spec)
 
-    def settings(self, arm: str) -> dict[str, Any]:
-        """The configuration of an arm; steps of `paper` and `joint` follow from the seconds."""
-        if arm == "default":
-            return load_run_config("default").generator
-        if arm == "paper":
-            published = load_run_config("paper").generator
-            return self._timed(merged(published, {"trainer": {"precision": "auto"}}))
-        return self._timed(merged(load_run_config("default").generator, {"rows": "joint"}))
+    def plan(self, arm: str) -> dict[str, Any]:
+        """Settings of an arm and the seconds that its training takes on this machine, clocked once, when idle.
 
-    def _timed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """With as many steps as fit into the seconds: the learning rate then falls to zero at their end."""
-        few = merged(settings, {"trainer": {"gradient_steps": CLOCKED, "log_every": 1}})
-        clock: list[float] = []
-        build(few).fit(self.parts.train, seed=SEED, report=lambda *_: clock.append(time.perf_counter()))
-        a_step = (clock[-1] - clock[CLOCKED // 3]) / (len(clock) - 1 - CLOCKED // 3)
-        return merged(settings, {"trainer": {"gradient_steps": int(self.seconds / a_step)}})
+        `paper` and `joint` get as many steps as fit into the seconds: their learning rate falls to zero at the end.
+        """
+        path = self.folder / arm / "plan.json"
+        if not path.exists():
+            default = load_run_config("default").generator
+            published = merged(load_run_config("paper").generator, {"trainer": {"precision": "auto"}})
+            settings = {"default": default, "paper": published, "joint": merged(default, {"rows": "joint"})}[arm]
+            seconds = self._clocked(settings)
+            if arm != "default":
+                steps = int(self.seconds / seconds["rows"])
+                settings = merged(settings, {"trainer": {"gradient_steps": steps}})
+            steps_of = build(settings).config.model_dump()
+            counts = {"rows": steps_of["trainer"]["gradient_steps"]} | {
+                name: steps_of[name]["regressor"]["trainer"]["gradient_steps"] for name in seconds if name != "rows"
+            }
+            total = sum(seconds[name] * counts[name] for name in seconds)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"settings": settings, "seconds": total, "steps": counts, "seconds_a_step": seconds})
+        found: dict[str, Any] = read_json(path)
+        return found
 
-    def fitted(self, arm: str) -> tuple[SynthER, float]:
-        """The generator of an arm and its training seconds; fitted once."""
-        folder = self.folder / arm
-        if (folder / "generator").exists():
-            generator, extra = generators.load(folder / "generator")
-            return cast(SynthER, generator), float(extra["seconds"])
-        folder.mkdir(parents=True, exist_ok=True)
-        plan = folder / "settings.json"
-        if not plan.exists():
-            write_json(plan, self.settings(arm))
-        model = cast(SynthER, build(read_json(plan)))
-        clock = Clock(folder / "clock.json")
-        model.fit(self.parts.train, seed=SEED, report=clock, checkpoint=folder / "training.safetensors")
-        generators.save(model, folder / "generator", extra={"seconds": clock.seconds})
-        return model, clock.seconds
+    def _clocked(self, settings: Mapping[str, Any]) -> dict[str, float]:
+        """Seconds a step of every training of an arm."""
+        few = {"trainer": {"gradient_steps": CLOCKED, "log_every": 1}}
+        mean = {"residual": "none", "regressor": few}
+        clock: dict[str, list[float]] = {}
+
+        def report(step: int, total: int, values: Mapping[str, float]) -> None:
+            clock.setdefault(next(iter(values)).partition(".")[0], []).append(time.perf_counter())
+
+        build(merged(settings, {**few, "dynamics": mean, "rewards": mean})).fit(
+            self.parts.train, seed=SEED, report=report
+        )
+        begin = CLOCKED // 3  # the first steps are slower
+        return {name: (ends[-1] - ends[begin]) / (len(ends) - 1 - begin) for name, ends in clock.items()}
+
+    def fitted(self, arm: str) -> SynthER:
+        """The generator of an arm; fitted once."""
+        folder = self.folder / arm / "generator"
+        if folder.exists():
+            return cast(SynthER, generators.load(folder)[0])
+        model = cast(SynthER, build(self.plan(arm)["settings"]))
+        state = folder.with_name("training.safetensors")
+        model.fit(self.parts.train, seed=SEED, report=shown, checkpoint=state)
+        generators.save(model, folder, extra={})
+        for leftover in state.parent.glob("training*.safetensors"):
+            leftover.unlink()
+        return model
 
     def sample(self, arm: str) -> tuple[Transitions, float]:
         """Rows of an arm and the seconds they took; drawn once."""
@@ -118,10 +139,10 @@ class Bench:
     def _drawn(self, arm: str) -> Transitions:
         rng, count = stream(SEED, Stage.GENERATE, 0, 0), DRAWN[arm]
         if arm != "control":
-            return self.fitted(arm)[0].sample(count, rng)
+            return self.fitted(arm).sample(count, rng)
         real = self.data.transitions()
         chosen = real.take(rng.permutation(len(real))[:count])
-        return self.fitted("default")[0].follow(chosen, rng)
+        return self.fitted("default").follow(chosen, rng)
 
     def measure(self, rows: Transitions) -> dict[str, Measurement]:
         """Every metric of the ruler on some rows."""
@@ -159,25 +180,10 @@ class Bench:
         return found
 
 
-class Clock:
-    """Seconds of training, over interruptions; the time between progress lines of one process counts.
-
-    Args:
-        path: Where they are kept.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.seconds = float(read_json(path)) if path.exists() else 0.0
-        self._last = time.perf_counter()
-
-    def __call__(self, step: int, total: int, values: Mapping[str, float]) -> None:
-        """A progress line."""
-        now = time.perf_counter()
-        self.seconds, self._last = self.seconds + now - self._last, now
-        write_json(self._path, self.seconds)
-        if step % 500 == 0 or step == total:
-            print(f"{step:,}/{total:,} steps, {self.seconds:,.0f} s, {dict(values)}", flush=True)
+def shown(step: int, total: int, values: Mapping[str, float]) -> None:
+    """A line of progress now and then."""
+    if step % 500 == 0 or step == total:
+        print(f"{step:,}/{total:,} steps {dict(values)}", flush=True)
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,11 +313,12 @@ def fidelity(name: str, seconds: float) -> None:
         measured = values({m.metric: m for m in judged(bench, rows)}, "oracle.", "terminations.")
         arms[arm] = {"rows": len(rows), "drawing_seconds": round(drawing, 1), "measured": measured}
         if arm != "control":
-            model, trained = bench.fitted(arm)
+            model, plan = bench.fitted(arm), bench.plan(arm)
             arms[arm] |= {
-                "training_seconds": round(trained, 1),
-                "steps": model.config.trainer.gradient_steps,
+                "training_seconds": round(plan["seconds"], 1),
+                "steps": plan["steps"],
                 "batch": model.config.trainer.batch_size,
+                "precision": model.precision,
                 "calls": model.calls,
                 "notes": model.notes(),
             }
@@ -325,7 +332,7 @@ def fidelity(name: str, seconds: float) -> None:
 def speed() -> None:
     """Rows per second of `default` and `paper`, interleaved, from the models fitted on hopper."""
     began, bench = time.perf_counter(), Bench("hopper")
-    (ours, _), (paper, _) = bench.fitted("default"), bench.fitted("paper")
+    ours, paper = bench.fitted("default"), bench.fitted("paper")
     rng, rates = np.random.default_rng(0), []
     for model in (ours, paper):
         model.sample(64, rng)
@@ -348,8 +355,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=[*DATASETS, "speed"])
     parser.add_argument("--seconds", type=float, default=SECONDS, help="training seconds of each arm")
+    parser.add_argument("--plan", action="store_true", help="only clock the steps of every arm")
     arguments = parser.parse_args()
-    speed() if arguments.what == "speed" else fidelity(arguments.what, arguments.seconds)
+    if arguments.plan:
+        for name in DATASETS if arguments.what == "speed" else [arguments.what]:
+            bench = Bench(name, arguments.seconds)
+            print({arm: {k: v for k, v in bench.plan(arm).items() if k != "settings"} for arm in ARMS})
+    elif arguments.what == "speed":
+        speed()
+    else:
+        fidelity(arguments.what, arguments.seconds)
 
 
 if __name__ == "__main__":

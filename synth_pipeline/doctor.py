@@ -118,23 +118,16 @@ def _problem(name: str, specifier: str) -> str | None:
 def _torch() -> Check:
     try:
         import torch
+
+        from synth_pipeline.diffusion.device import native_bfloat16, pick_device
     except ImportError as error:
         return Check("torch", "fail", f"cannot be imported: {error}")
-    if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        device = torch.cuda.get_device_name()
-    else:
-        native, device = _processor_has_bfloat16(), f"CPU, {counted(torch.get_num_threads(), 'thread')}"
-    return Check("torch", "ok", f"{device}; bfloat16 is {'native' if native else 'not native, autocast gains nothing'}")
-
-
-def _processor_has_bfloat16() -> bool:
-    """By the flags that Linux lists; elsewhere nothing is known, and nothing is promised."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return not flags.isdisjoint({"avx512_bf16", "avx_bf16", "amx_bf16", "bf16"})
+    device = pick_device("auto")
+    name = (
+        torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {counted(torch.get_num_threads(), 'thread')}"
+    )
+    precision = "bfloat16 is native" if native_bfloat16(device) else "bfloat16 is not native, float32 is used"
+    return Check("torch", "ok", f"{name}; {precision}")
 
 
 def _machine() -> Iterator[Check]:

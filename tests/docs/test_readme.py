@@ -9,7 +9,8 @@ Every fenced block is marked by its language or by a comment on the line before:
 The blocks are one shell: what one of them sets (`source .venv/bin/activate`) the next ones have, and nothing else puts
 `synthpipe` on the PATH. So that it takes seconds, commands are changed before they are run (`SUBSTITUTIONS`):
 `make run` becomes the smoke preset in the same run directory, other targets of the Makefile are only looked up
-(`make -n`), datasets with a simulator are collected with few rows, and no more than `MAX_ROWS` rows are generated.
+(`make -n`), datasets with a simulator are collected with few rows, SynthER is trained for few steps, and no more than
+`MAX_ROWS` rows are generated.
 """
 
 import re
@@ -26,7 +27,11 @@ SKIP = re.compile(r"skip \(.+\)")
 MAX_ROWS = 1_000
 ENVIRONMENT = Path(command_line.SYNTHPIPE).parents[1]
 SIMULATED = r"((?:hopper|halfcheetah|walker2d|pendulum|pointmaze-\w+|toy-[\w-]+)/[\w-]+)"
+FEW = "{gradient_steps: 40, batch_size: 32}"
+FEW_MEAN = f"{{residual: none, regressor: {{width: 16, depth: 2, trainer: {FEW}}}}}"
+QUICK = " ".join(f"--set 'generator.{name}={FEW_MEAN}'" for name in ("dynamics", "rewards"))
 SUBSTITUTIONS = (
+    (r"-g synther\b", f"-g synther --set 'generator.trainer={FEW}' {QUICK}"),
     (r"\bmake run\b", f"'{command_line.SYNTHPIPE}' run smoke -o runs/default"),
     (r"\bsource \.venv/bin/activate\b", f"source '{ENVIRONMENT}/bin/activate'"),
     (r"\bmake (?!-)", f"make -n -C '{ROOT}' "),
