@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.locked
 .PHONY: run test evidence test-interop clean
 
 run: $(STAMP)
-	$(BIN)/synthpipe run default -o runs/default
+	$(BIN)/synthpipe run default -o runs/default --workers $$(nproc)
 
 test: $(STAMP)
 	$(BIN)/ruff format --check .
