@@ -238,67 +238,61 @@ def compare(bench: Bench, ours: Mapping[str, Measurement], arms: Mapping[str, An
         )
 
 
+def use_at_novelty(ours: Mapping[str, Measurement], floor: Mapping[str, Any]) -> float:
+    """In the two most novel fifths: mean and 99 % against SMOTE's, mean against twice the ensemble's."""
+    used = []
+    fifths = zip(ours["oracle.mean"].details["error_by_novelty"], floor["smote"], floor["ensemble"], strict=True)
+    for row, smote, ensemble in list(fifths)[3:]:
+        used += [row["mean"] / smote["mean"], row["p99"] / smote["p99"], row["mean"] / (2 * ensemble["mean"])]
+    return float(max(used))
+
+
+def use_of_coverage(ours: Mapping[str, Measurement]) -> float:
+    """Distance over cells against 1.25 times the floor, rare cells against 90 %, share at the clip within 20 %."""
+    used = [number(ours, "coverage.distance") / (1.25 * of_floor(ours, "coverage.distance"))]
+    used.append(0.9 / max(number(ours, "coverage.rare"), 1e-9))
+    if (clipped := ours["oracle.clipped_share_ratio"].value) is not None:
+        used.append(beyond(max(clipped, 1e-9), 0.8, 1.2))
+    return max(used)
+
+
+def use_of_terminations(ours: Mapping[str, Measurement]) -> float:
+    """Recall and precision against 0.85, prevalence within 0.8 and 1.25."""
+    recall, precision, prevalence = (number(ours, f"terminations.{n}") for n in ("recall", "precision", "prevalence"))
+    return max(0.85 / recall, 0.85 / precision, beyond(prevalence, 0.8, 1.25))
+
+
+def of_floor(measured: Mapping[str, Measurement], name: str, *, worst: bool = False) -> float:
+    """The metric between real halves: the median of the splits, or what 95 % of them reach."""
+    floor = measured[name].floor
+    assert floor is not None
+    return floor.worst95 if worst else floor.median
+
+
 def absolute(bench: Bench, ours: Mapping[str, Measurement], began: float) -> None:
     """The claims of the default alone."""
-    floor, mean = bench.floor(), ours["oracle.mean"]
-    tops = [
-        max(
-            row["mean"] / smote["mean"],
-            row["p99"] / smote["p99"],
-            row["mean"] / (2 * ensemble["mean"]),
-        )
-        for row, smote, ensemble in zip(
-            mean.details["error_by_novelty"][3:], floor["smote"][3:], floor["ensemble"][3:], strict=True
-        )
-    ]
-    v = {name: m.value for name, m in ours.items()}
-
-    def of_floor(name: str) -> float:
-        limit = ours[name].floor
-        assert limit is not None
-        return limit.worst95 if name.startswith("c2st") else limit.median
-
-    spread = [beyond(number(ours, f"novelty.nn_ratio_{side}"), 0.8, 1.3) for side in ("sa", "row")]
-    covered = [number(ours, "coverage.distance") / (1.25 * of_floor("coverage.distance"))]
-    covered.append(0.9 / max(number(ours, "coverage.rare"), 1e-9))
-    if (clipped := v["oracle.clipped_share_ratio"]) is not None:
-        covered.append(beyond(max(clipped, 1e-9), 0.8, 1.2))
-    bias = [abs(number(ours, "oracle.reward_bias")) / 0.02, abs(number(ours, "oracle.reward_bias_top5")) / 0.05]
-    used = "largest share of its limits that is used"
+    floor = bench.floor()
+    used, below = "largest share of its limits that is used", "below the floor's median"
+    ratios = [beyond(number(ours, f"novelty.nn_ratio_{side}"), 0.8, 1.3) for side in ("sa", "row")]
+    bias = [abs(number(ours, f"oracle.reward_bias{end}")) / limit for end, limit in (("", 0.02), ("_top5", 0.05))]
+    marginal, linear = (of_floor(ours, m) - number(ours, m) for m in ("marginals.mean", "dependence.correlation"))
+    apart = number(ours, "c2st.sa") - of_floor(ours, "c2st.sa", worst=True)
+    error = number(ours, "oracle.mean") / floor["learned_floor"]["mean"]
     claims: dict[str, tuple[float, str, str, tuple[str, ...]]] = {
-        "learned_floor_ratio": (
-            number(ours, "oracle.mean") / floor["learned_floor"]["mean"],
-            "<= 4",
-            "x the ensemble's held-out error",
-            ("oracle.",),
-        ),
-        "error_at_novelty": (max(tops), "<= 1", used, ("oracle.mean",)),
+        "learned_floor_ratio": (error, "<= 4", "x the ensemble's held-out error", ("oracle.",)),
+        "error_at_novelty": (use_at_novelty(ours, floor), "<= 1", used, ("oracle.mean",)),
         "reward_bias": (max(bias), "<= 1", used, ("oracle.reward",)),
-        "nn_ratio": (max(spread), "<= 1", used, ("novelty.",)),
-        "marginals": (
-            of_floor("marginals.mean") - number(ours, "marginals.mean"),
-            "<= 0.01",
-            "below the floor",
-            ("marginals.",),
-        ),
-        "correlation": (
-            of_floor("dependence.correlation") - number(ours, "dependence.correlation"),
-            "<= 0.01",
-            "below the floor",
-            ("dependence.",),
-        ),
-        "c2st": (number(ours, "c2st.sa") - of_floor("c2st.sa"), "<= 0.1", "above the floor's 95 %", ("c2st.",)),
-        "coverage": (max(covered), "<= 1", used, ("coverage.", "oracle.clipped")),
+        "nn_ratio": (max(ratios), "<= 1", used, ("novelty.",)),
+        "marginals": (marginal, "<= 0.01", below, ("marginals.",)),
+        "correlation": (linear, "<= 0.01", below, ("dependence.",)),
+        "c2st": (apart, "<= 0.1", "above the floor's 95 %", ("c2st.",)),
+        "coverage": (use_of_coverage(ours), "<= 1", used, ("coverage.", "oracle.clipped")),
     }
-    if v["terminations.recall"] is not None:
-        rates = {name: number(ours, f"terminations.{name}") for name in ("recall", "precision", "prevalence")}
-        worst = max(0.85 / rates["recall"], 0.85 / rates["precision"], beyond(rates["prevalence"], 0.8, 1.25))
-        claims["terminations"] = (worst, "<= 1", used, ("terminations.",))
+    if ours["terminations.recall"].value is not None:
+        claims["terminations"] = (use_of_terminations(ours), "<= 1", used, ("terminations.",))
     for claim, (value, bar, unit, families) in claims.items():
-        shown = {name: m.to_json() for name, m in ours.items() if name.startswith(families)}
-        details: dict[str, Any] = {"measured": shown}
-        if claim in ("learned_floor_ratio", "error_at_novelty"):
-            details |= floor
+        shown_here = {name: m.to_json() for name, m in ours.items() if name.startswith(families)}
+        details = {"measured": shown_here, "floor": floor}
         seconds = time.perf_counter() - began
         record(f"synther.{claim}.{bench.name}", value, bar=bar, unit=unit, seconds=seconds, details=details)
 
