@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from synth_pipeline.errors import ConfigError, nearest
@@ -21,6 +21,15 @@ class Config(BaseModel):
     """Base of every configuration: frozen, no unknown keys, defaults checked too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="strings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_defaults(cls, values: Any) -> Any:
+        """Naming part of a nested configuration leaves the rest at the default of its place, not of its class."""
+        if not isinstance(values, Mapping):
+            return values
+        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        return {name: _over(defaults.get(name), value) for name, value in values.items()}
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
@@ -46,6 +55,16 @@ class Config(BaseModel):
         """Plain JSON values that `parse` reads back; infinities become strings, which strict JSON can hold."""
         values: dict[str, Any] = json.loads(self.model_dump_json())
         return values
+
+
+def _over(default: Any, given: Any) -> Any:
+    """`given` with what it leaves out taken from `default`; another kind of thing shares nothing with it."""
+    if not isinstance(default, Config) or not isinstance(given, Mapping):
+        return given
+    values = {name: getattr(default, name) for name in type(default).model_fields}
+    if given.get("kind", values.get("kind")) != values.get("kind"):
+        return given
+    return values | {name: _over(values.get(name), value) for name, value in given.items()}
 
 
 def _explain(error: ValidationError, model: type[BaseModel], where: str) -> ConfigError:

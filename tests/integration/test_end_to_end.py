@@ -21,8 +21,8 @@ from synth_pipeline import store
 from synth_pipeline.runs import read_json
 
 DATASET = "toy-linear-gaussian/random"
-NAME = "toy-linear-gaussian/random-copula-v0"
-FLAT = "toy-linear-gaussian-random-copula-v0"
+NAME = "toy-linear-gaussian/random-synther-v0"
+FLAT = "toy-linear-gaussian-random-synther-v0"
 STAGES = ("collect", "train", "generate", "validate", "export", "report")
 VOLATILE = ("environment.json", "sidecar.json", "metrics.jsonl", "state.json", "scorecard.json")
 DATED = ("main_data.hdf5", f"{FLAT}.hdf5")  # HDF5 files carry no promise of equal bytes
@@ -243,7 +243,7 @@ def test_dying_before_any_rename_loses_nothing(smoke, tmp_path, monkeypatch):
         ["train", DATASET, "--rows", "4000", "-g", "smote", "-o", "new"],
         ["generate", "runs/smoke", "-n", "50000"],
         ["validate", "runs/smoke"],
-        ["validate", "runs/smoke/store", "--real", "runs/smoke/export/toy-linear-gaussian-random-copula-v0.hdf5"],
+        ["validate", "runs/smoke/store", "--real", "runs/smoke/export/toy-linear-gaussian-random-synther-v0.hdf5"],
         ["export", "runs/smoke", "--one-step", "3"],
     ],
     ids=" ".join,
@@ -276,7 +276,7 @@ def test_more_rows_extend_the_store_and_keep_its_bytes(copied, shell):
     assert stale.error()["fix"] == "synthpipe validate runs/smoke"
     assert shell("validate", "runs/smoke").code == 0
     assert "Nothing was exported from this state" in (copied.run / "report.html").read_text()
-    assert "random-copula-v1" in shell("export", "runs/smoke").out
+    assert "random-synther-v1" in shell("export", "runs/smoke").out
     assert export_before.items() <= contents(copied.run / "export" / "minari").items()  # the first export stays
     again = shell("run", "smoke")  # the preset asks for fewer rows than there are: nothing is lost
     assert again.out.count("nothing to do") == len(STAGES)
@@ -290,9 +290,9 @@ def test_more_rows_extend_the_store_and_keep_its_bytes(copied, shell):
         (["run", "smoke", "--set", "seed=1"], "seed 0 -> 1"),
         (["run", "smoke", "--set", "collect.rows=500"], "the rows of toy-linear-gaussian/random are not those"),
         (["run", "default", "-o", "runs/smoke"], "dataset toy-linear-gaussian/random -> hopper/medium-replay"),
-        (["train", DATASET, "-g", "smote", "-o", "runs/smoke"], "generator.kind copula -> smote"),
+        (["train", DATASET, "-g", "smote", "-o", "runs/smoke"], "generator.kind synther -> smote"),
         (["train", DATASET, "--seed", "3", "-o", "runs/smoke"], "seed 0 -> 3"),
-        (["generate", "runs/smoke", "--set", "generator.kind=smote"], "generator.kind copula -> smote"),
+        (["generate", "runs/smoke", "--set", "generator.kind=smote"], "generator.kind synther -> smote"),
         (["run", "smoke", "--set", "generate.micro_batch=100"], "plan.micro_batch: 4096 -> 100"),
         (["generate", "runs/smoke", "--set", "generate.rows_per_shard=32768"], "plan.rows_per_shard: 16384 -> 32768"),
     ],

@@ -254,3 +254,39 @@ def test_hashes_never_change():
     """Stored stage records compare these: another value means that every finished stage runs again."""
     assert canonical({"b": [1, 2.5, None], "a": "é"}) == b'{"a":"\\u00e9","b":[1,2.5,null]}'
     assert content_hash({"a": 1}) == hashlib.sha256((7).to_bytes(8, "little") + b'{"a":1}').hexdigest()
+
+
+class Inner(Config):
+    kind: Literal["a", "b"] = Setting("a", description="which")
+    width: int = Setting(1, description="width")
+    depth: int = Setting(2, description="depth")
+
+
+class Middle(Config):
+    inner: Inner = Setting(Inner(width=10, depth=20), description="inner")
+    rate: float = Setting(0.1, description="rate")
+
+
+class Outer(Config):
+    middle: Middle = Setting(Middle(rate=0.5), description="middle")
+    free: dict[str, int] = Setting({"x": 1}, description="plain values")
+
+
+def test_naming_part_of_a_nested_configuration_leaves_the_rest_as_its_place_has_it():
+    found = Outer.parse({"middle": {"inner": {"width": 3}}, "free": {"y": 2}})
+    assert found.middle.rate == 0.5  # not 0.1, the default of the class
+    assert (found.middle.inner.width, found.middle.inner.depth) == (3, 20)
+    assert found.free == {"y": 2}  # plain values are replaced whole
+    assert Outer.parse({"middle": {}}) == Outer()
+    assert Outer.parse(found.plain()) == found
+
+
+def test_another_kind_shares_nothing_with_the_default():
+    found = Outer.parse({"middle": {"inner": {"kind": "b"}}})
+    assert (found.middle.inner.width, found.middle.inner.depth) == (1, 2)
+
+
+def test_a_wrong_key_deep_down_is_still_explained():
+    with pytest.raises(ConfigError, match=r"middle\.inner\.widht") as caught:
+        Outer.parse({"middle": {"inner": {"widht": 3}}})
+    assert caught.value.fix == "did you mean 'middle.inner.width'?"
