@@ -68,7 +68,7 @@ TYPED = {
     "typo in a key": (["run", "smoke", "--set", "generate.row=5"], 2, "Config", "'generate.row'", "'generate.rows'"),
     "typo in a section": (["run", "smoke", "--set", "generat.rows=5"], 2, "Config", "'generat'", "'generate'"),
     "typo in a generator's key": (
-        ["run", "smoke", "-o", "new", "--set", "generator.shrinkag=0.1"],
+        ["run", "smoke", "-o", "new", "--set", "generator.kind=copula", "--set", "generator.shrinkag=0.1"],
         2,
         "Config",
         "'shrinkag'",

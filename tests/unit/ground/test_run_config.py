@@ -85,3 +85,10 @@ def test_a_run_that_is_none(tmp_path, make, found):
         open_run(place)
     assert found in caught.value.found
     assert caught.value.fix == f"synthpipe run smoke -o '{place}'"
+
+
+def test_another_kind_of_generator_begins_with_its_own_defaults():
+    found = load_run_config("smoke", ["generator.kind=smote", "generator.neighbours=3"]).generator
+    assert found == {"kind": "smote", "neighbours": 3}
+    assert load_run_config("smoke", ["generator.kind=synther"]) == load_run_config("smoke")
+    assert load_run_config("smoke", ["generator={kind: vae}"]).generator == {"kind": "vae"}
