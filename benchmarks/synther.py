@@ -297,30 +297,33 @@ def absolute(bench: Bench, ours: Mapping[str, Measurement], began: float) -> Non
         record(f"synther.{claim}.{bench.name}", value, bar=bar, unit=unit, seconds=seconds, details=details)
 
 
-def fidelity(name: str, seconds: float) -> None:
-    """Fit, sample and measure every arm of one environment."""
+def described(bench: Bench, arm: str) -> dict[str, Any]:
+    """Fit, sample and judge one arm."""
+    rows, drawing = bench.sample(arm)
+    measured = values({m.metric: m for m in judged(bench, rows)}, "oracle.", "terminations.")
+    found = {"rows": len(rows), "drawing_seconds": round(drawing, 1), "measured": measured}
+    if arm != "control":
+        model, plan = bench.fitted(arm), bench.plan(arm)
+        found |= {
+            "training_seconds": round(plan["seconds"], 1),
+            "steps": plan["steps"],
+            "batch": model.config.trainer.batch_size,
+            "precision": model.precision,
+            "calls": model.calls,
+            "notes": model.notes(),
+        }
+    print(arm, found, flush=True)
+    return found
+
+
+def fidelity(name: str, seconds: float, *, alone: bool) -> None:
+    """Measure the default of one environment absolutely, and unless `alone`, every arm against `paper`."""
     began, bench = time.perf_counter(), Bench(name, seconds)
-    bench.floor()
-    arms: dict[str, Any] = {}
-    for arm in ("default", "joint", "paper", "control"):
-        rows, drawing = bench.sample(arm)
-        measured = values({m.metric: m for m in judged(bench, rows)}, "oracle.", "terminations.")
-        arms[arm] = {"rows": len(rows), "drawing_seconds": round(drawing, 1), "measured": measured}
-        if arm != "control":
-            model, plan = bench.fitted(arm), bench.plan(arm)
-            arms[arm] |= {
-                "training_seconds": round(plan["seconds"], 1),
-                "steps": plan["steps"],
-                "batch": model.config.trainer.batch_size,
-                "precision": model.precision,
-                "calls": model.calls,
-                "notes": model.notes(),
-            }
-        print(arm, arms[arm], flush=True)
-    ours = {**bench.measure(bench.sample("default")[0])}
-    ours |= {m.metric: m for m in judged(bench, bench.sample("default")[0])}
-    compare(bench, ours, arms, began)
+    rows = bench.sample("default")[0]
+    ours = bench.measure(rows) | {m.metric: m for m in judged(bench, rows)}
     absolute(bench, ours, began)
+    if not alone:
+        compare(bench, ours, {arm: described(bench, arm) for arm in ("default", "joint", "control", "paper")}, began)
 
 
 def speed() -> None:
@@ -349,6 +352,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=[*DATASETS, "speed"])
     parser.add_argument("--seconds", type=float, default=SECONDS, help="training seconds of each arm")
+    parser.add_argument("--alone", action="store_true", help="the default only: the absolute claims")
     parser.add_argument("--plan", action="store_true", help="only clock the steps of every arm")
     arguments = parser.parse_args()
     if arguments.plan:
@@ -358,7 +362,7 @@ def main() -> None:
     elif arguments.what == "speed":
         speed()
     else:
-        fidelity(arguments.what, arguments.seconds)
+        fidelity(arguments.what, arguments.seconds, alone=arguments.alone)
 
 
 if __name__ == "__main__":
