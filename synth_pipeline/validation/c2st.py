@@ -19,7 +19,8 @@ from synth_pipeline.validation.metric import NUM_SPLITS, Measurement, floor_of, 
 from synth_pipeline.validation.neighbours import ROW, STATE_ACTION
 
 SAMPLE = 10_000
-TREES = 50
+TREES = 50  # at most; one for every 100 rows of a side, since more of them learn few rows by heart
+ROWS_A_TREE = 100
 FEWEST = 2  # rows of a side, one for each half
 COLUMNS = {"sa": STATE_ACTION, "row": ROW}
 METRICS = tuple(f"c2st.{name}" for name in COLUMNS)
@@ -70,7 +71,8 @@ def area(real: Floats, synthetic: Floats, *, seed: int = 0) -> float:
     half = np.concatenate([rng.permutation(np.arange(len(rows)) % 2) for rows in sides])
     x, label = np.concatenate(sides), np.repeat([0, 1], [len(rows) for rows in sides])
     learned = half == 0
-    trees = HistGradientBoostingClassifier(learning_rate=0.2, max_iter=TREES, early_stopping=False, random_state=seed)
+    count = min(TREES, max(min(map(len, sides)) // ROWS_A_TREE, 5))
+    trees = HistGradientBoostingClassifier(learning_rate=0.2, max_iter=count, early_stopping=False, random_state=seed)
     with threadpool_limits(1):
         trees.fit(x[learned], label[learned])
         likely = trees.predict_proba(x[~learned])[:, 1]

@@ -286,7 +286,7 @@ def test_more_rows_extend_the_store_and_keep_its_bytes(copied, shell):
 @pytest.mark.parametrize(
     ("command", "found"),
     [
-        (["run", "smoke", "--set", "generator.shrinkage=0.5"], "generator.shrinkage 1e-06 -> 0.5"),
+        (["run", "smoke", "--set", "generator.p_std=1.3"], "generator.p_std 1.2 -> 1.3"),
         (["run", "smoke", "--set", "seed=1"], "seed 0 -> 1"),
         (["run", "smoke", "--set", "collect.rows=500"], "the rows of toy-linear-gaussian/random are not those"),
         (["run", "default", "-o", "runs/smoke"], "dataset toy-linear-gaussian/random -> hopper/medium-replay"),

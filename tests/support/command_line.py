@@ -40,6 +40,7 @@ def environment(folder, *, active=True):
     others = [place for place in os.environ["PATH"].split(os.pathsep) if place != ours]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SYNTHPIPE", "MINARI", "PYTEST"))}
     kept["PATH"] = os.pathsep.join([ours, *others] if active else others)
+    kept["OMP_NUM_THREADS"] = "1"  # as many tests run at once as there are cores
     return {**kept, "SYNTHPIPE_DATA": str(folder / "data"), "MINARI_DATASETS_PATH": str(folder / "minari")}
 
 
