@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import Field as Setting
@@ -24,6 +24,7 @@ from synth_pipeline.errors import CheckpointError
 from synth_pipeline.runs import write_bytes
 from synth_pipeline.seeding import Stage, integer_seed
 
+T = TypeVar("T")
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 Report = Callable[[int, int, Mapping[str, float]], None]
 
@@ -189,10 +190,10 @@ class Trainer:
                 accepted="the same network, seed and training settings",
                 fix="delete it, or go back to the settings it was made with",
             )
-        self.network.load_state_dict(_under(tensors, "network."))
-        self.average.load_state_dict(_under(tensors, "average."))
+        self.network.load_state_dict(under(tensors, "network."))
+        self.average.load_state_dict(under(tensors, "average."))
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under(tensors, "optimizer.").items():
+        for name, value in under(tensors, "optimizer.").items():
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
@@ -246,5 +247,6 @@ def soft_update(target: nn.Module, source: nn.Module, weight: float) -> None:
         ours_buffer.copy_(theirs_buffer)
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+def under(arrays: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """The arrays whose name begins with `prefix`, without it."""
+    return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}

@@ -28,7 +28,7 @@ from synth_pipeline.diffusion.parametrisation import Denoiser, Parametrisation
 from synth_pipeline.diffusion.sampler import Step, sample
 from synth_pipeline.diffusion.schedules import EDM
 from synth_pipeline.diffusion.steps import STEPS, Churn, Heun
-from synth_pipeline.diffusion.trainer import Report, Trainer, TrainerConfig
+from synth_pipeline.diffusion.trainer import Report, Trainer, TrainerConfig, under
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.seeding import Stage, integer_seed
 
@@ -244,8 +244,3 @@ class VectorDiffusion:
                 return ResidualMLP(channels, width=c.width, depth=c.depth)
             condition = 0 if self._given is None else self._given.channels
             return ModulatedMLP(channels, width=c.width, depth=c.depth, expansion=c.expansion, condition=condition)
-
-
-def under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    """The arrays whose name begins with `prefix`, without it."""
-    return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}

@@ -24,9 +24,10 @@ from scipy.spatial import cKDTree
 from synth_pipeline.config import Config
 from synth_pipeline.data.fields import Array
 from synth_pipeline.data.normalize import Standard
-from synth_pipeline.diffusion.trainer import Phases, TrainerConfig
-from synth_pipeline.diffusion.vector import NetworkConfig, SamplerConfig, VectorConfig, VectorDiffusion, under
+from synth_pipeline.diffusion.trainer import Phases, TrainerConfig, under
+from synth_pipeline.diffusion.vector import NetworkConfig, SamplerConfig, VectorConfig, VectorDiffusion
 from synth_pipeline.dynamics.regressor import Floats, Regressor, RegressorConfig
+from synth_pipeline.seeding import Stage, stream
 
 EXACT = 1e-6  # share of the variance of y below which an error is rounding, not noise
 NEAREST = 64  # rows among which one of another group is looked for
@@ -99,7 +100,9 @@ class Conditional:
         self._mean.fit(x, y, seed=seed, address=2 * address, left_out=left_out, **phases.phase(name))
         errors = self._mean.errors(x, y)
         self.shared = shared_error(errors, left_out)
-        self.smooth = smooth_error(errors[left_out, np.arange(len(x))], x, groups, np.random.default_rng(seed))
+        self.smooth = smooth_error(
+            errors[left_out, np.arange(len(x))], x, groups, stream(seed, Stage.TRAIN, 10, address)
+        )
         self.noisy = self._decide()
         if self.noisy.any():
             rest = (y - self._mean.predict(x).mean)[:, self.noisy]

@@ -27,8 +27,7 @@ from synth_pipeline.config import Config
 from synth_pipeline.data.fields import Array
 from synth_pipeline.data.normalize import Standard
 from synth_pipeline.diffusion.device import pick_device
-from synth_pipeline.diffusion.trainer import Report, Trainer, TrainerConfig
-from synth_pipeline.diffusion.vector import under
+from synth_pipeline.diffusion.trainer import Report, Trainer, TrainerConfig, under
 from synth_pipeline.seeding import Stage, integer_seed
 
 Floats = npt.NDArray[np.float64]

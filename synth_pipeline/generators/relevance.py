@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
-from scipy.stats import rankdata
 
 from synth_pipeline.data.fields import Array, Layout
 from synth_pipeline.data.normalize import Standard
@@ -60,6 +58,8 @@ def near_terminal(data: Dataset) -> Floats:
 
 def rarity(data: Dataset) -> Floats:
     """`[n]`, distance to the 10th nearest row in z-scored (s, a): high where the data are thin."""
+    from scipy.spatial import cKDTree
+
     rows = data.transitions()
     fields = tuple(f for f in data.spec.fields if f.name in ("observations", "actions"))
     x = Layout(fields).pack(rows.columns)
@@ -123,6 +123,8 @@ class Levels:
         """The ranks of a dataset."""
         if condition == "none":
             return cls(None)
+        from scipy.stats import rankdata
+
         function: Relevance = RELEVANCE.load(condition)
         ranks = rankdata(function(data)) / len(data)
         return cls(ranks.astype(np.float32)[:, None])

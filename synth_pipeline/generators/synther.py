@@ -31,8 +31,8 @@ from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.fields import Array, Field, Layout
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
-from synth_pipeline.diffusion.trainer import Phases, TrainerConfig
-from synth_pipeline.diffusion.vector import SamplerConfig, VectorConfig, VectorDiffusion, under
+from synth_pipeline.diffusion.trainer import Phases, TrainerConfig, under
+from synth_pipeline.diffusion.vector import SamplerConfig, VectorConfig, VectorDiffusion
 from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig
 from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import ConfigError
@@ -268,8 +268,10 @@ class SynthER:
         """Values at a bound that the environment clips to, moved beyond it: a density instead of an atom."""
         if not self.config.spread_bounds:
             return x
-        x = x.copy()
         low, high = self._post.limits(self._layout)
+        change = self._layout.slices.get("next_observations", slice(0))
+        if self.config.next_observations == "difference":  # which has other bounds than a state
+            low[change], high[change] = -np.inf, np.inf
         far = BEYOND * x.std(axis=0) * rng.exponential(size=x.shape)
         return np.where(x >= high, high + far, np.where(x <= low, low - far, x)).astype(np.float32)
 

@@ -119,6 +119,21 @@ def test_values_at_a_bound_are_spread_to_learn_and_come_back():
     assert (draw(fitted(data, trainer=LONGER, spread_bounds=False), rows=2000)["actions"] <= 1).all()
 
 
+def test_a_change_is_no_state_and_has_none_of_its_bounds():
+    """States lie in [5, 9], so every change lies below the lowest state; it is learned as it is."""
+    data = toy_dataset((60, 60))
+    fields = tuple(
+        f.replace(low=(5.0,) * 3, high=(9.0,) * 3, clip=True) if f.name.endswith("observations") else f
+        for f in data.spec.fields
+    )
+    synther = SynthER(SyntherConfig.parse({**QUICK, "rows": "joint"}))
+    synther._prepare(data.spec.replace(fields=fields))
+    x = np.zeros((10, synther._layout.size), np.float32)
+    x[:, synther._layout.slices["observations"]] = 7.0
+    x[:, synther._layout.slices["next_observations"]] = np.arange(30).reshape(10, 3) / 30
+    assert np.array_equal(synther._spread(x, np.random.default_rng(0)), x)
+
+
 def test_observations_stay_inside_what_the_environment_shows():
     data = roll("hopper", episodes=20, steps=40)
     synther = fitted(data)
