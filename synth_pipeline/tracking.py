@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -25,6 +26,7 @@ from synth_pipeline.errors import MissingExtraError, unknown_name
 console = Console(highlight=False, soft_wrap=True)
 PLAIN_INTERVAL_S = 10.0
 BAR_INTERVAL_S = 0.1
+RECENT_S = 30.0  # the speed that is shown, and that the rest is expected to take
 QUIET_S = 3.0  # a part of a phase that takes less is not worth a line
 BACKENDS = ("jsonl", "tensorboard")
 
@@ -87,6 +89,7 @@ class Progress:
         self.label, self.total, self.unit = label, total, unit
         self._begin, self._start, self._count = time.monotonic(), start, start
         self._last_line = self._last_bar = self._begin
+        self._marks = deque([(self._begin, start)])
         self._note = ""
         self._bar: RichProgress | None = None
 
@@ -119,14 +122,23 @@ class Progress:
         """Units per second of this call."""
         return (self._count - self._start) / max(self.seconds, 1e-9)
 
+    @property
+    def speed(self) -> float:
+        """Units per second of the last `RECENT_S` seconds."""
+        (begin, before), (end, after) = self._marks[0], self._marks[-1]
+        return (after - before) / max(end - begin, 1e-9)
+
     def advance(self, units: int, note: str = "") -> None:
         """Count finished units; `note` (e.g. the loss) replaces the last one."""
         self._count += units
         self._note = note or self._note
         now = time.monotonic()
+        self._marks.append((now, self._count))
+        while len(self._marks) > 2 and self._marks[1][0] <= now - RECENT_S:
+            self._marks.popleft()
         if self._bar is not None and (now - self._last_bar >= BAR_INTERVAL_S or self._count >= self.total):
             self._last_bar = now
-            self._bar.update(self._task, completed=self._count, text=self._text())
+            self._bar.update(self._task, total=self.total, completed=self._count, text=self._text())
         elif self._bar is None and now - self._last_line >= PLAIN_INTERVAL_S:
             self._last_line = now
             say(self.label, self._text())
@@ -137,11 +149,11 @@ class Progress:
         self.advance(0)
 
     def _text(self) -> str:
-        left = max(self.total - self._count, 0) / self.rate if self.rate > 0 else float("inf")
+        left = max(self.total - self._count, 0) / self.speed if self.speed > 0 else float("inf")
         eta = duration(left) if left < 1e7 else "?"
         note = f"  {self._note}" if self._note else ""
         return (
-            f"{human(self._count)}/{human(self.total)} {self.unit}  {human(self.rate)} {self.unit}/s{note}  ETA {eta}"
+            f"{human(self._count)}/{human(self.total)} {self.unit}  {human(self.speed)} {self.unit}/s{note}  ETA {eta}"
         )
 
 
@@ -333,8 +345,11 @@ class FitProgress:
     def __call__(self, step: int, total: int, values: Mapping[str, float]) -> None:
         """Record the values at a step of `total`; without values, how many of `total` rows were searched."""
         if self._progress is None:
-            self._progress = Progress(self._label, total, "steps" if values else "rows").__enter__()
+            unit, begun = ("steps", step) if values else ("rows", 0)  # a resumed fit does not begin at 0
+            self._progress = Progress(self._label, total, unit, start=begun).__enter__()
+            self._step = begun
         if values:  # a fit without a loss only searches through its rows
             self._tracker.log(step, values)
+        self._progress.total = total  # less than before when a training turned out not to be needed
         self._progress.advance(step - self._step, "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
         self._step = step

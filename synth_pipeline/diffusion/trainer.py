@@ -201,25 +201,24 @@ class Trainer:
         self.steps = int(header["steps"])
 
 
-@dataclass(frozen=True)
+@dataclass
 class Phases:
     """Several trainings in a row that are reported and resumed as one.
 
     Attributes:
-        steps: Name of a phase -> its steps, in order.
+        steps: Name of a phase -> its steps, in order; a phase that turns out not to be needed is taken out.
         report: Gets (step of all, steps of all, values under the phase's name).
         checkpoint: Each phase keeps its state beside this file, under its name.
     """
 
-    steps: Mapping[str, int]
+    steps: dict[str, int]
     report: Report | None = None
     checkpoint: Path | None = None
 
     def phase(self, name: str) -> dict[str, Any]:
         """Keyword arguments of `Trainer.train` (and of every `fit`) for one phase."""
-        names, path = list(self.steps), self.checkpoint
+        names, path, report = list(self.steps), self.checkpoint, self.report
         before, whole = sum(self.steps[n] for n in names[: names.index(name)]), sum(self.steps.values())
-        report = self.report
 
         def forward(step: int, total: int, values: Mapping[str, float]) -> None:
             assert report is not None

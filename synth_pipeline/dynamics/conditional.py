@@ -104,10 +104,12 @@ class Conditional:
             errors[left_out, np.arange(len(x))], x, groups, stream(seed, Stage.TRAIN, 10, address)
         )
         self.noisy = self._decide()
-        if self.noisy.any():
-            rest = (y - self._mean.predict(x).mean)[:, self.noisy]
-            self._rest = self._diffusion()
-            self._rest.fit(rest, given=x, seed=seed, address=2 * address + 1, **phases.phase(f"{name}_residual"))
+        if not self.noisy.any():
+            phases.steps.pop(f"{name}_residual", None)
+            return
+        rest = (y - self._mean.predict(x).mean)[:, self.noisy]
+        self._rest = self._diffusion()
+        self._rest.fit(rest, given=x, seed=seed, address=2 * address + 1, **phases.phase(f"{name}_residual"))
 
     def _decide(self) -> npt.NDArray[np.bool_]:
         if self.config.residual == "auto":

@@ -74,6 +74,15 @@ def test_the_mean_alone_is_where_nothing_is():
     assert list(model.phases("y")) == ["y"]
 
 
+def test_a_residual_that_is_not_needed_is_not_counted():
+    x, counted = rows(2000), []
+    model = Conditional(ConditionalConfig.parse(CONFIG))
+    phases = Phases(model.phases("y") | {"next": 10}, lambda *line: counted.append(line))
+    model.fit(x, hard(x), groups=np.arange(len(x)), seed=0, address=1, name="y", phases=phases)
+    phases.phase("next")["report"](10, 10, {"loss": 1.0})
+    assert counted[-1][:2] == (model.phases("y")["y"] + 10,) * 2
+
+
 def test_it_is_saved_with_what_it_decided(two_sided):
     values, arrays = two_sided.state()
     other = Conditional(two_sided.config)

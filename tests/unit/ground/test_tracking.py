@@ -68,6 +68,19 @@ def test_progress_counts_rate_and_eta(clock, capsys):
     assert capsys.readouterr().out == "generate   200/1 k rows  20 rows/s  loss 0.5  ETA 0:40\n"
 
 
+def test_the_rest_is_expected_to_go_at_the_speed_of_late(clock, capsys):
+    with Progress("train", 1000, "steps") as progress:
+        for _ in range(6):  # a fast part, then one that takes ten times as long a step
+            clock.now += 10
+            progress.advance(100)
+        for _ in range(4):
+            clock.now += 10
+            progress.advance(10)
+    assert progress.speed == pytest.approx(1)
+    assert progress.rate == pytest.approx(6.4)
+    assert capsys.readouterr().out.splitlines()[-1].endswith("1 steps/s  ETA 6:00")
+
+
 def test_progress_of_a_resumed_phase_does_not_count_what_was_there(clock, capsys):
     with Progress("generate", 1000, "rows", start=900) as progress:
         clock.now += 10
