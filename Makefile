@@ -14,6 +14,7 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m compileall -q synth_pipeline
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 evidence: $(STAMP)

@@ -51,6 +51,7 @@ SEED = 0
 SECONDS = 900.0
 DRAWN = {"default": 50_000, "joint": 10_000, "paper": 5_000, "control": 10_000}
 ARMS = ("default", "joint", "paper")
+FINE = {"num_steps": 20, "sigma_min": 0.002, "sigma_max": 80.0}  # s' - s has detail that (s, a) has not
 CLOCKED = 30  # training steps that a rate is measured from
 FOLDER = Path("runs/benchmark-synther")
 
@@ -81,7 +82,8 @@ class Bench:
         if not path.exists():
             default = load_run_config("default").generator
             published = merged(load_run_config("paper").generator, {"trainer": {"precision": "auto"}})
-            settings = {"default": default, "paper": published, "joint": merged(default, {"rows": "joint"})}[arm]
+            joint = merged(default, {"rows": "joint", "sampler": FINE})
+            settings = {"default": default, "paper": published, "joint": joint}[arm]
             seconds = self._clocked(settings)
             if arm != "default":
                 steps = int(self.seconds / seconds["rows"])

@@ -10,3 +10,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Long tests first, so that at the end no worker waits for one of them."""
+    items.sort(key=lambda item: "slow" not in item.keywords)

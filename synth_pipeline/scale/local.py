@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,6 +25,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 MAX_TRIES = 3
+_SLOW_TO_IMPORT = ("torch", "zarr", "scipy.spatial", "mujoco", "gymnasium", "h5py")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -82,11 +84,7 @@ def _count_tries(tries: dict[int, int], suspects: list[int], tasks: Sequence[Any
 def _one_pool(
     function: Callable[[Task], Result], tasks: Sequence[Task], pending: list[int], workers: int, threads: int
 ) -> Iterator[tuple[int, Result]]:
-    context = multiprocessing.get_context("spawn")
-    with (
-        _pinned_threads(threads),
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool,
-    ):
+    with _pinned_threads(threads), _pool(workers, threads, preload=function.__module__) as pool:
         waiting = iter(pending)
         running: dict[Future[Result], int] = {}
         try:
@@ -113,8 +111,21 @@ def _one_pool(
             raise
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for tasks for ever."""
+def _pool(workers: int, threads: int, *, preload: str) -> ProcessPoolExecutor:
+    """Workers of one thread fork from a server that has imported what this process has, once for all pools.
+
+    How many threads its libraries use is settled when they are imported: workers of more than one begin from nothing.
+    """
+    forks = threads == 1 and "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    context.set_forkserver_preload([preload, *(name for name in _SLOW_TO_IMPORT if name in sys.modules)])
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(dict(os.environ),))
+
+
+def _begin(environment: dict[str, str]) -> None:
+    """A worker has the environment of this process, not of the server, and ends with it, also when it is killed."""
+    os.environ.clear()
+    os.environ.update(environment)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from synth_pipeline.config import dump_yaml
 from synth_pipeline.tracking import counted
 from synth_pipeline.validation.metric import badness
 
@@ -29,7 +30,7 @@ th { font-size: .9rem; }
 .pass { color: var(--good); } .fail { color: var(--bad); font-weight: 600; }
 td, code, a { overflow-wrap: anywhere; } td:first-child { overflow-wrap: normal; }
 code { font-size: .9em; } small { opacity: .8; }
-summary { cursor: pointer; padding: .6rem; }
+summary { cursor: pointer; padding: .6rem; } pre { margin: 0 .6rem; overflow-x: auto; font-size: .9em; }
 @media (max-width: 40rem) {
   table.wide thead { display: none; }
   table.wide tr { display: block; padding: .6rem 0; border-bottom: 1px solid var(--line); }
@@ -88,14 +89,9 @@ def render(scorecard: Mapping[str, Any], *, title: str) -> str:
 
 
 def _lead(store: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
-    text = f"{store['rows']:,} rows by {_settings(store['generator'])}, "
+    text = f"{store['rows']:,} rows by {store['generator']['kind']}, "
     text += f"held against {provenance['real rows']:,} rows of {provenance['real dataset']}."
     return f'<p class="lead">{escape(text)}</p>'
-
-
-def _settings(generator: Mapping[str, Any]) -> str:
-    rest = ", ".join(f"{name} {value}" for name, value in generator.items() if name != "kind")
-    return f"{generator['kind']} ({rest})" if rest else str(generator["kind"])
 
 
 def _verdict(verdict: Mapping[str, Any], measurements: Sequence[Mapping[str, Any]]) -> str:
@@ -199,7 +195,7 @@ def _origin(store: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
         "real dataset": provenance["real dataset"],
         "real rows": f"{provenance['real rows']:,}",
         "synthetic rows": f"{store['rows']:,}",
-        "generator": _settings(store["generator"]),
+        "generator": store["generator"]["kind"],
         "seed": provenance["seed"],
         "digest of the rows": store["digest"],
     }
@@ -207,6 +203,8 @@ def _origin(store: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in {**store, **provenance}.items() if name not in shown}
     return (
         _pairs({name: f"<code>{escape(str(value))}</code>" for name, value in facts.items()})
+        + "<details><summary>Settings of the generator</summary>"
+        + f"<pre>{escape(dump_yaml(store['generator']))}</pre></details>"
         + "<details><summary>Versions and the rest</summary>"
         + _pairs({name: f"<code>{escape(str(value))}</code>" for name, value in rest.items()})
         + "</details>"

@@ -85,6 +85,7 @@ def test_every_block_runs_or_says_why_not():
     assert sum(block.action != "skip" for block in README) >= 3
 
 
+@pytest.mark.slow
 def test_the_blocks_run_in_order(tmp_path, monkeypatch):
     kept = command_line.environment(tmp_path, active=False)
     for name, value in kept.items():

@@ -1,7 +1,9 @@
 """One smoke run, made once by the installed command line; tests that change it get a copy."""
 
+import fcntl
+import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import command_line
@@ -21,10 +23,17 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("smoke") / "a path with spaces"
-    folder.mkdir()
-    return Finished(folder, command_line.run("run", "smoke", folder=folder))
+def smoke(tmp_path_factory, worker_id):
+    """Made by the first test process that needs it, and shared by all of them."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    folder, said = shared / "smoke" / "a path with spaces", shared / "smoke-said.json"
+    with (shared / "smoke.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            folder.mkdir(parents=True)
+            said.write_text(json.dumps(asdict(command_line.run("run", "smoke", folder=folder))))
+    return Finished(folder, command_line.Answer(**json.loads(said.read_text())))
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ def test_training_says_what_it_decided_and_leaves_no_state_behind(fitted):
     assert sorted(path.name for path in (folder / "run" / "model").iterdir()) == ["generator", "metrics.jsonl"]
 
 
+@pytest.mark.slow
 def test_one_and_two_workers_write_one_digest(fitted, shell, tmp_path):
     digests = []
     for workers in ("1", "2"):
@@ -57,6 +58,7 @@ def test_one_and_two_workers_write_one_digest(fitted, shell, tmp_path):
     assert digests[0] == digests[1]
 
 
+@pytest.mark.slow
 def test_rows_are_aimed_and_carry_the_weights_that_undo_it(fitted, shell, tmp_path):
     runs = [tmp_path / name for name in ("free", "aimed")]
     for run, aim in zip(runs, ([], ["--where", "reward"]), strict=True):
@@ -82,6 +84,7 @@ def test_an_aim_that_was_not_learned_is_refused(fitted, shell, tmp_path, where):
     assert not (tmp_path / "run" / "store").exists()
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_goes_on_to_the_same_model(fitted, tmp_path):
     """Killed where the state of each training has been written for the first time."""
     folder, _ = fitted

@@ -60,6 +60,7 @@ def test_the_wheel_holds_the_package_alone_and_all_that_it_reads(wheel):
     assert modules <= set(names)
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_runs_the_smoke_preset_outside_the_repository(installed, tmp_path, monkeypatch):
     for name in ("PYTHONPATH", "PYTHONHOME"):
         monkeypatch.delenv(name, raising=False)

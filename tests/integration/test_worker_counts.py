@@ -12,6 +12,7 @@ SIDECAR = ("sidecar.json",)  # seconds, host and process stand outside the data
 ROWS_PER_SHARD = 16_384
 
 
+@pytest.mark.slow
 def test_generated_with_one_and_with_two_workers(smoke, tmp_path):
     """Three shards of the copula control; how they are cut is left open, so that the plan is compared, too."""
     made = {}

@@ -299,6 +299,7 @@ def test_the_stages_in_the_wrong_order_lead_to_the_right_one(shell, tmp_path):
     assert shell("export", "first", "--allow-failed").code == 0
 
 
+@pytest.mark.slow
 def test_generate_before_train(shell, tmp_path):
     shell("run", "smoke", "-o", "first", *SMALL)
     shutil.rmtree(tmp_path / "first" / "model")
@@ -439,6 +440,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_the_disk_fills_up_under_way(smoke, tmp_path):
     """A limit on the size of files, which workers inherit, stands for the full disk; lifted, the same command ends."""
     program = tmp_path / "limited.py"
@@ -481,6 +483,7 @@ def test_more_than_an_hour_is_asked_for(copied, shell, monkeypatch):
 # --- Ctrl-C
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_a_sentence_and_130_and_the_same_command_goes_on(tmp_path):
     """SIGINT to the whole group, as a terminal sends it, while two workers are at it."""
     command = ["collect", DATASET, "--rows", "400000", "--workers", "2"]
@@ -552,6 +555,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_no_socket_leaves_this_machine(tmp_path, monkeypatch):
     """The hook also watches the worker processes, which import the main program anew."""
     program, log = tmp_path / "watched.py", tmp_path / "sockets.txt"

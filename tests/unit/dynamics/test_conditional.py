@@ -6,13 +6,13 @@ import pytest
 from synth_pipeline.diffusion.trainer import Phases
 from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig, shared_error, smooth_error
 
-FEW = {"gradient_steps": 600, "batch_size": 256, "warmup_steps": 20, "learning_rate": 3e-3, "precision": "float32"}
+FEW = {"gradient_steps": 400, "batch_size": 256, "warmup_steps": 20, "learning_rate": 3e-3, "precision": "float32"}
 CONFIG = {
     "regressor": {"members": 3, "width": 48, "depth": 2, "trainer": FEW},
     "diffusion": {
         "network": {"width": 64, "depth": 2},
         "sampler": {"num_steps": 12, "sigma_max": 20},
-        "trainer": {**FEW, "gradient_steps": 1500, "learning_rate": 2e-3},
+        "trainer": {**FEW, "gradient_steps": 900, "learning_rate": 3e-3},
     },
 }
 
@@ -49,6 +49,7 @@ def test_model_error_is_not_taken_for_noise():
     assert np.array_equal(model.sample(x, np.random.default_rng(0)), model.mean(x))
 
 
+@pytest.mark.slow
 def test_noise_is_found_where_it_is(two_sided):
     assert two_sided.noisy.tolist() == [False, True]
     assert two_sided.shared[1] > 0.95

@@ -23,7 +23,7 @@ QUICK = {
     "dynamics": MEAN,
     "rewards": MEAN,
 }
-LONGER = {**FEW, "gradient_steps": 1500, "batch_size": 128, "learning_rate": 3e-3}
+LONGER = {**FEW, "gradient_steps": 700, "batch_size": 128, "learning_rate": 6e-3}
 
 
 def fitted(data=None, **settings):
@@ -184,7 +184,7 @@ def test_a_growing_buffer_is_learned_from_where_the_model_stands():
     second = Dataset(
         first.spec, type(grown)(moved, grown.final_observations + np.float32([4.0, 0, 0]), grown.starts, grown.columns)
     )
-    warm = fitted(first, trainer={**LONGER, "gradient_steps": 800})
+    warm = fitted(first, trainer={**LONGER, "gradient_steps": 500})
     weights = [p.clone() for p in warm._diffusion._model.parameters()]
     before = draw(warm, rows=1000)["observations"][:, 0].mean()
     warm.update(second, seed=4)

@@ -14,6 +14,7 @@ def faults(monkeypatch):
     return importlib.import_module("store_faults")
 
 
+@pytest.mark.slow
 def test_killed_runs_end_like_an_unbroken_one(faults, tmp_path):
     assert faults.kills_survived(tmp_path, count=3, shards=12, workers=(0,)) == 3
 

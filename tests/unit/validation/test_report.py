@@ -56,8 +56,8 @@ class Page(HTMLParser):
 def test_a_passing_verdict_with_its_numbers_and_its_origin():
     page = Page(render(card(measurement(floor=Floor(0.97, 0.961))), title="Mine"))
     assert "Passed all 1 rule of the suite 'mine'" in page.words
-    assert "12,345 rows by smote (neighbours 5), held against 4,000 rows of hopper/x" in page.words
-    for text in ("0.95", "≥ 0.9", "0.97", "95 %: 0.961", "d" * 64, "2.13.0"):
+    assert "12,345 rows by smote, held against 4,000 rows of hopper/x" in page.words
+    for text in ("neighbours: 5", "0.95", "≥ 0.9", "0.97", "95 %: 0.961", "d" * 64, "2.13.0"):
         assert text in page.words
     assert "/a/b" not in page.words  # where it stood says nothing on another machine
     assert page.links == []
