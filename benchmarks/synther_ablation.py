@@ -1,0 +1,118 @@
+"""What each choice of SynthER's default is worth, on hopper: `synther.ablation`.
+
+    python benchmarks/synther_ablation.py
+
+Every arm is the default with one choice undone, trained for a fifth of its steps (the learning rate falls to zero at
+the end), drawn from and measured with the same ruler. Trainings and samples are kept in `runs/benchmark-synther/`; a
+killed program goes on where it was. The choices of the sampler need no training of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from evidence import record_table
+from synther import FINE, SEED, Bench, merged, shown
+
+from synth_pipeline.generators import base as generators
+from synth_pipeline.generators.base import build
+from synth_pipeline.generators.synther import SynthER
+from synth_pipeline.run_config import load_run_config
+from synth_pipeline.runs import read_json, write_json
+from synth_pipeline.seeding import Stage, stream
+
+ROWS, SHARE = 10_000, 5
+ARMS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "whole rows, s' - s": {"rows": "joint", "sampler": FINE},
+    "whole rows, s' itself": {"rows": "joint", "next_observations": "state", "sampler": FINE},
+    "whole rows, s' - s, quantile maps": {"rows": "joint", "normalizer": "quantile", "sampler": FINE},
+    "quantile maps": {"normalizer": "quantile"},
+    "bounds not spread": {"spread_bounds": False},
+    "plain residual MLP 6 x 512": {"network": {"kind": "residual", "width": 512, "depth": 6}},
+    "residual of s' always diffused": {"dynamics": {"residual": "diffusion"}},
+    "half the batch, twice the steps": {"trainer": {"batch_size": 512, "gradient_steps": 2}},
+    "learning rate x 2": {"trainer": {"learning_rate": 2e-3}},
+}
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "63 calls, sigma 80 to 0.002": {"num_steps": 63, "sigma_min": 0.002, "sigma_max": 80.0},
+    "20 calls, sigma 80 to 0.002": FINE,
+    "12 calls, sigma 10 to 0.03": {"num_steps": 12, "sigma_min": 0.03, "sigma_max": 10.0},
+    "7 calls, sigma 80 to 0.002": {**FINE, "num_steps": 7},
+    "5 calls, sigma 5 to 0.04": {"num_steps": 5},
+}
+SHOWN = (
+    "oracle.mean",
+    "oracle.p95",
+    "oracle.median",
+    "oracle.reward_error",
+    "oracle.clipped_share_ratio",
+    "novelty.nn_ratio_sa",
+    "marginals.mean",
+    "dependence.correlation",
+    "c2st.sa",
+    "c2st.row",
+    "coverage.distance",
+)
+
+
+def settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The default with changes, its diffusion trained for a share of the steps."""
+    default = load_run_config("default").generator
+    steps = build(default).config.model_dump()["trainer"]["gradient_steps"] // SHARE
+    times = changes.get("trainer", {}).get("gradient_steps", 1)
+    return merged(merged(default, changes), {"trainer": {"gradient_steps": steps * times}})
+
+
+def fitted(bench: Bench, name: str, changes: Mapping[str, Any]) -> SynthER:
+    """The generator of an arm; fitted once."""
+    folder = bench.folder / "ablation" / name.replace(" ", "-").replace("'", "")
+    if not (folder / "generator").exists():
+        model = build(settings_of(changes))
+        folder.mkdir(parents=True, exist_ok=True)
+        model.fit(bench.parts.train, seed=SEED, report=shown, checkpoint=folder / "training.safetensors")
+        generators.save(model, folder / "generator", extra={})
+    model = generators.load(folder / "generator")[0]
+    assert isinstance(model, SynthER)
+    return model
+
+
+def row(bench: Bench, name: str, model: SynthER) -> dict[str, Any]:
+    """What the ruler says of an arm; measured once."""
+    path = bench.folder / "ablation" / f"{name.replace(' ', '-')}.json"
+    if not path.exists():
+        begin = time.perf_counter()
+        drawn = model.sample(ROWS, stream(SEED, Stage.GENERATE, 0, 0))
+        rate = ROWS / (time.perf_counter() - begin)
+        measured = bench.measure(drawn)
+        shown_here = {metric: measured[metric].value for metric in SHOWN}
+        write_json(path, {**shown_here, "calls": model.calls, "rows_per_second": round(rate), "notes": model.notes()})
+    found: dict[str, Any] = read_json(path)
+    print(name, found, flush=True)
+    return found
+
+
+def main() -> None:
+    """Fit, draw, measure, record."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    began, bench, table = time.perf_counter(), Bench("hopper"), {}
+    for name, changes in ARMS.items():
+        table[name] = row(bench, name, fitted(bench, name, changes))
+    default = fitted(bench, "default", {})
+    for name, changes in SAMPLERS.items():
+        model = build(merged(settings_of({}), {"sampler": changes}))
+        assert isinstance(model, SynthER)
+        model.restore(*default.state())
+        table[name] = row(bench, name, model)
+    steps = settings_of({})["trainer"]["gradient_steps"]
+    details = {"arms": table, "steps of the diffusion": steps, "rows": ROWS, "dataset": bench.data.spec.dataset_id}
+    complete = all(np.isfinite([arm["oracle.mean"] for arm in table.values()]))
+    record_table("synther.ablation", details, complete=bool(complete), seconds=time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()
