@@ -22,18 +22,29 @@ class Finished:
         return self.folder / "runs" / "smoke"
 
 
-@pytest.fixture(scope="session")
-def smoke(tmp_path_factory, worker_id):
-    """Made by the first test process that needs it, and shared by all of them."""
+def finished(tmp_path_factory, worker_id, name, *command):
+    """A run made by the first test process that needs it, and shared by all of them."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
-    folder, said = shared / "smoke" / "a path with spaces", shared / "smoke-said.json"
-    with (shared / "smoke.lock").open("w") as lock:
+    folder, said = shared / name / "a path with spaces", shared / f"{name}-said.json"
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not said.exists():
             folder.mkdir(parents=True)
-            said.write_text(json.dumps(asdict(command_line.run("run", "smoke", folder=folder))))
+            said.write_text(json.dumps(asdict(command_line.run(*command, folder=folder))))
     return Finished(folder, command_line.Answer(**json.loads(said.read_text())))
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory, worker_id):
+    """The preset as it is."""
+    return finished(tmp_path_factory, worker_id, "smoke", "run", "smoke")
+
+
+@pytest.fixture(scope="session")
+def control(tmp_path_factory, worker_id):
+    """The preset with a control generator, for what does not depend on the generator and runs again and again."""
+    return finished(tmp_path_factory, worker_id, "control", *command_line.CONTROL)
 
 
 @pytest.fixture

@@ -174,28 +174,28 @@ def run_to_the_end(folder, *command, program=(command_line.SYNTHPIPE,)):
     return done
 
 
-def assert_equals_unbroken(folder, smoke):
+def assert_equals_unbroken(folder, unbroken):
     """The same files as an unbroken run, the same bytes where bytes are promised, and nothing left over."""
     for place in ("runs", "data"):
-        broken, whole = (hashes(root / place, but=VOLATILE) for root in (folder, smoke.folder))
+        broken, whole = (hashes(root / place, but=VOLATILE) for root in (folder, unbroken.folder))
         assert broken.keys() == whole.keys()
         assert {name for name in whole if broken[name] != whole[name]} <= {
             name for name in whole if name.endswith(DATED)
         }
-    assert store.open(folder / "runs/smoke/store").digest() == store.open(smoke.run / "store").digest()
+    assert store.open(folder / "runs/smoke/store").digest() == store.open(unbroken.run / "store").digest()
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_the_same_command_ends_like_an_unbroken_run(smoke, tmp_path):
+def test_killed_at_random_moments_the_same_command_ends_like_an_unbroken_run(control, tmp_path):
     rng = random.Random(0)
     for _ in range(4):
-        process = command_line.start("run", "smoke", "--workers", "2", folder=tmp_path)
+        process = command_line.start(*command_line.CONTROL, "--workers", "2", folder=tmp_path)
         time.sleep(rng.uniform(0.5, 3.0))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    run_to_the_end(tmp_path, "run", "smoke")
-    assert_equals_unbroken(tmp_path, smoke)
+    run_to_the_end(tmp_path, *command_line.CONTROL)
+    assert_equals_unbroken(tmp_path, control)
 
 
 DIES = """
@@ -225,15 +225,15 @@ if __name__ == "__main__":  # what takes seconds is imported once; every attempt
 
 
 @pytest.mark.slow
-def test_dying_before_any_rename_loses_nothing(smoke, tmp_path):
+def test_dying_before_any_rename_loses_nothing(control, tmp_path):
     """Attempt k dies right before its k-th rename, the moment at which a file or folder would have appeared."""
     program = tmp_path / "dies.py"
     program.write_text(DIES)
-    shutil.copytree(smoke.folder / "data", tmp_path / "data")
-    done = command_line.run("run", "smoke", folder=tmp_path, program=(sys.executable, str(program)))
+    shutil.copytree(control.folder / "data", tmp_path / "data")
+    done = command_line.run(*command_line.CONTROL, folder=tmp_path, program=(sys.executable, str(program)))
     assert (done.code, done.err) == (0, ""), done.err
     assert done.out.count("ended with 9") > 4  # it did die, again and again
-    assert_equals_unbroken(tmp_path, smoke)
+    assert_equals_unbroken(tmp_path, control)
 
 
 @pytest.mark.parametrize(

@@ -441,18 +441,18 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_the_disk_fills_up_under_way(smoke, tmp_path):
+def test_the_disk_fills_up_under_way(control, tmp_path):
     """A limit on the size of files, which workers inherit, stands for the full disk; lifted, the same command ends."""
     program = tmp_path / "limited.py"
     program.write_text(LIMITED)
-    shutil.copytree(smoke.folder / "data", tmp_path / "data")
-    answer = command_line.run("run", "smoke", folder=tmp_path, program=(sys.executable, str(program)))
+    shutil.copytree(control.folder / "data", tmp_path / "data")
+    answer = command_line.run(*command_line.CONTROL, folder=tmp_path, program=(sys.executable, str(program)))
     refused(answer, 5, "Resource", "no space left while writing", "free some space")
     left = [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and path.stat().st_size >= 30_000]
     assert left == []
     assert not list((tmp_path / "runs").rglob("*.partial"))
-    assert command_line.run("run", "smoke", folder=tmp_path).code == 0
-    assert store.open(tmp_path / RUN / "store").digest() == store.open(smoke.run / "store").digest()
+    assert command_line.run(*command_line.CONTROL, folder=tmp_path).code == 0
+    assert store.open(tmp_path / RUN / "store").digest() == store.open(control.run / "store").digest()
 
 
 @pytest.mark.parametrize(
