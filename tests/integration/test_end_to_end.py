@@ -340,11 +340,11 @@ def test_one_flipped_bit_is_found_named_and_mended(copied, shell):
 
 
 @pytest.mark.slow
-def test_what_cannot_pass_is_reported_and_not_exported_unless_asked(smoke, shell, tmp_path):
-    shutil.copytree(smoke.folder / "data", tmp_path / "data")
+def test_what_cannot_pass_is_reported_and_not_exported_unless_asked(control, shell, tmp_path):
+    shutil.copytree(control.folder / "data", tmp_path / "data")
     (tmp_path / "hard.yaml").write_text(IMPOSSIBLE)
-    failed = shell("run", "smoke", "--set", "validation.suite=hard.yaml")
-    run = tmp_path / "runs" / "smoke"
+    failed = shell(*command_line.CONTROL, "--set", "validation.suite=hard.yaml")
+    run, flat = tmp_path / "runs" / "smoke", FLAT.replace("synther", "copula")
     assert failed.code == 7
     error = failed.error()
     assert error["kind"] == "GateError"
@@ -359,9 +359,9 @@ def test_what_cannot_pass_is_reported_and_not_exported_unless_asked(smoke, shell
     assert shell("export", "runs/smoke").code == 7
     assert not (run / "export").exists()
     assert shell("export", "runs/smoke", "--allow-failed").code == 0
-    card = (run / "export" / f"{FLAT}.md").read_text()
+    card = (run / "export" / f"{flat}.md").read_text()
     assert "failed validation (marginals.mean)" in card
-    assert (run / "export" / f"{FLAT}.hdf5").exists()
+    assert (run / "export" / f"{flat}.hdf5").exists()
 
 
 def test_a_store_is_held_against_another_dataset(copied, shell):

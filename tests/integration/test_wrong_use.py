@@ -301,7 +301,7 @@ def test_the_stages_in_the_wrong_order_lead_to_the_right_one(shell, tmp_path):
 
 @pytest.mark.slow
 def test_generate_before_train(shell, tmp_path):
-    shell("run", "smoke", "-o", "first", *SMALL)
+    shell(*command_line.CONTROL, "-o", "first", *SMALL)
     shutil.rmtree(tmp_path / "first" / "model")
     shutil.rmtree(tmp_path / "first" / "store")
     error = refused(shell("generate", "first"), 6, "Checkpoint", "no generator was trained", "synthpipe train")
