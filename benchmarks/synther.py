@@ -225,9 +225,9 @@ def beyond(value: float, low: float, high: float) -> float:
     return max(low / value, value / high)
 
 
-def compare(bench: Bench, ours: Mapping[str, Measurement], arms: Mapping[str, Any], began: float) -> None:
+def compare(bench: Bench, arms: Mapping[str, Any], began: float) -> None:
     """The four claims against `paper`, all three arms in the details."""
-    paper, default = arms["paper"]["measured"], values(ours, "oracle.")
+    paper, default = arms["paper"]["measured"], arms["default"]["measured"]
     bars = {"mean": ("oracle.mean", 0.25), "p95": ("oracle.p95", 0.25), "median": ("oracle.median", 0.05)}
     for claim, (metric, bar) in {**bars, "reward": ("oracle.reward_error", 0.5)}.items():
         record(
@@ -236,7 +236,7 @@ def compare(bench: Bench, ours: Mapping[str, Measurement], arms: Mapping[str, An
             bar=f"<= {bar}",
             unit=f"x {metric} of paper at equal training seconds",
             seconds=time.perf_counter() - began,
-            details={"arms": {**arms, "default": {**arms["default"], "measured": default}}},
+            details={"arms": dict(arms)},
         )
 
 
@@ -299,11 +299,12 @@ def absolute(bench: Bench, ours: Mapping[str, Measurement], began: float) -> Non
         record(f"synther.{claim}.{bench.name}", value, bar=bar, unit=unit, seconds=seconds, details=details)
 
 
-def described(bench: Bench, arm: str) -> dict[str, Any]:
-    """Fit, sample and judge one arm."""
+def described(bench: Bench, arm: str, measured: Mapping[str, Measurement] | None = None) -> dict[str, Any]:
+    """Fit and sample one arm, and judge it unless that was done."""
     rows, drawing = bench.sample(arm)
-    measured = values({m.metric: m for m in judged(bench, rows)}, "oracle.", "terminations.")
-    found = {"rows": len(rows), "drawing_seconds": round(drawing, 1), "measured": measured}
+    measured = measured or {m.metric: m for m in judged(bench, rows)}
+    shown_here = values(measured, "oracle.", "terminations.")
+    found = {"rows": len(rows), "drawing_seconds": round(drawing, 1), "measured": shown_here}
     if arm != "control":
         model, plan = bench.fitted(arm), bench.plan(arm)
         found |= {
@@ -325,7 +326,8 @@ def fidelity(name: str, seconds: float, *, alone: bool) -> None:
     ours = bench.measure(rows) | {m.metric: m for m in judged(bench, rows)}
     absolute(bench, ours, began)
     if not alone:
-        compare(bench, ours, {arm: described(bench, arm) for arm in ("default", "joint", "control", "paper")}, began)
+        others = {arm: described(bench, arm) for arm in ("joint", "control", "paper")}
+        compare(bench, {"default": described(bench, "default", ours), **others}, began)
 
 
 def speed() -> None:

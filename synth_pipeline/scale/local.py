@@ -19,6 +19,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from synth_pipeline.errors import ConfigError, TaskError
 
 Task = TypeVar("Task")
@@ -119,13 +121,14 @@ def _pool(workers: int, threads: int, *, preload: str) -> ProcessPoolExecutor:
     forks = threads == 1 and "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     context.set_forkserver_preload([preload, *(name for name in _SLOW_TO_IMPORT if name in sys.modules)])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(dict(os.environ),))
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(dict(os.environ), threads))
 
 
-def _begin(environment: dict[str, str]) -> None:
+def _begin(environment: dict[str, str], threads: int) -> None:
     """A worker has the environment of this process, not of the server, and ends with it, also when it is killed."""
     os.environ.clear()
     os.environ.update(environment)
+    threadpool_limits(threads)  # the server may be older than this pool: somebody else's, with other limits
     parent = multiprocessing.parent_process()
     assert parent is not None
 

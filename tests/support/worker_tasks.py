@@ -17,6 +17,12 @@ def process_and_threads(number):
     return number, os.getpid(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("OPENBLAS_NUM_THREADS")
 
 
+def library_threads(number):
+    from threadpoolctl import threadpool_info
+
+    return [library["num_threads"] for library in threadpool_info()]
+
+
 def _count(folder, name):
     """How often this was called for `name`, over all processes."""
     Path(folder, f"{name}.{os.getpid()}.{time.monotonic_ns()}").touch()

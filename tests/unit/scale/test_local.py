@@ -1,6 +1,9 @@
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 import worker_tasks
@@ -29,6 +32,32 @@ def test_threads_are_pinned_in_workers_and_untouched_here(monkeypatch):
     assert os.getpid() not in {result[1] for result in results}  # one worker is a process of its own, too
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "OPENBLAS_NUM_THREADS" not in os.environ
+
+
+SERVED_BEFORE = """
+import multiprocessing, os
+
+if __name__ == "__main__":
+    import worker_tasks
+    from synth_pipeline.scale.local import map_tasks
+
+    os.environ |= {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
+    other = context.Process(target=print)
+    other.start()
+    other.join()
+    [(_, threads)] = map_tasks(worker_tasks.library_threads, [0])
+    print(sorted(set(threads)))
+"""
+
+
+def test_threads_are_pinned_in_workers_of_a_server_that_was_there_before(tmp_path):
+    program = tmp_path / "served.py"
+    program.write_text(SERVED_BEFORE)
+    env = {**os.environ, "PYTHONPATH": str(Path(worker_tasks.__file__).parent)}
+    done = subprocess.run([sys.executable, str(program)], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split("\n")[-2:] == ["[1]", ""], done.stderr
 
 
 @pytest.mark.parametrize("values", [{"workers": 0}, {"workers": -1}, {"threads": 0}])

@@ -71,12 +71,12 @@ def test_a_living_writer_is_named_and_a_killed_one_is_replaced(folder, other_pro
 
 def test_a_reused_process_id_is_not_mistaken_for_the_writer(folder, other_process):
     leave(folder, pid=other_process.pid, started=1)
-    acquire(folder)
+    assert acquire(folder)["pid"] == os.getpid()
 
 
 def test_this_process_does_not_wait_for_a_lock_that_it_lost_by_an_exception(folder):
     leave(folder)
-    acquire(folder)
+    assert acquire(folder)["pid"] == os.getpid()
 
 
 def test_another_machine_is_judged_by_its_heartbeat(folder):
@@ -90,7 +90,7 @@ def test_another_machine_is_judged_by_its_heartbeat(folder):
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"token": 3'])
 def test_a_lock_that_was_cut_short_is_no_lock(folder, content):
     (folder.local / LOCK).write_bytes(content)
-    acquire(folder)
+    assert acquire(folder)["pid"] == os.getpid()
 
 
 def test_the_heartbeat_beats_and_notices_that_the_lock_is_gone(folder, monkeypatch):
