@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import Field as Setting
-from scipy.spatial import cKDTree
 
 from synth_pipeline.config import Config
 from synth_pipeline.data.fields import Array
@@ -30,7 +30,7 @@ from synth_pipeline.dynamics.regressor import Floats, Regressor, RegressorConfig
 from synth_pipeline.seeding import Stage, stream
 
 EXACT = 1e-6  # share of the variance of y below which an error is rounding, not noise
-NEAREST = 64  # rows among which one of another group is looked for
+BLOCK = 128  # rows at once whose neighbours are looked for
 
 
 class ConditionalConfig(Config):
@@ -175,17 +175,26 @@ def shared_error(errors: Floats, left_out: npt.NDArray[np.int64]) -> Floats:
 
 
 def smooth_error(
-    errors: Floats, x: Array, groups: npt.NDArray[np.int64], rng: np.random.Generator, *, sample: int = 20_000
+    errors: Floats, x: Array, groups: npt.NDArray[np.int64], rng: np.random.Generator, *, sample: int = 10_000
 ) -> Floats:
     """`[o]`, correlation of errors `[n, o]` about 0 with those of the nearest row of another group in z-scored `x`."""
-    scored = Standard.fit(x).encode(x)
-    rows = rng.permutation(len(x))[:sample]
-    near = cKDTree(scored).query(scored[rows], k=list(range(1, min(NEAREST, len(x)) + 1)), workers=-1)[1]
-    other = groups[near] != groups[rows, None]
-    found = other.any(axis=1)
-    rows, near = rows[found], near[found, other[found].argmax(axis=1)]
-    if not len(rows):
+    if len(np.unique(groups)) < 2:
         return np.zeros(errors.shape[1])
+    rows = rng.permutation(len(x))[:sample]
+    near = nearest_of_others(Standard.fit(x).encode(x), groups, rows)
     power = np.sqrt((errors[rows] ** 2).mean(axis=0) * (errors[near] ** 2).mean(axis=0))
     agreed: Floats = (errors[rows] * errors[near]).mean(axis=0) / np.maximum(power, EXACT)
     return agreed
+
+
+def nearest_of_others(x: Array, groups: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """`[k]`, the row of `x [n, i]` nearest to each of `rows [k]` that belongs to another group.
+
+    By matrix products: in dozens of dimensions a tree would visit nearly every leaf.
+    """
+    points, of = torch.from_numpy(np.ascontiguousarray(x, np.float32)), torch.from_numpy(groups)
+    squares, found = (points**2).sum(dim=1), [torch.zeros(0, dtype=torch.int64)]
+    for block in torch.split(torch.from_numpy(rows), BLOCK):
+        distance = torch.addmm(squares, points[block], points.T, alpha=-2)
+        found.append(distance.masked_fill_(of == of[block][:, None], torch.inf).argmin(dim=1))
+    return torch.cat(found).numpy()

@@ -19,20 +19,34 @@ from synth_pipeline.validation.record import read_scorecard
 
 
 class Rule(Config):
-    """One threshold."""
+    """One threshold: a value, or the floor of the metric and a margin."""
 
     metric: str = Setting(description="name of a measurement, e.g. 'marginals.mean'")
     verdict: Literal["fidelity", "novelty", "utility"] = Setting("fidelity", description="which verdict it belongs to")
     at_least: float | None = Setting(None, description="passes at or above this value")
     at_most: float | None = Setting(None, description="passes at or below this value")
+    floor_plus: float | None = Setting(
+        None, ge=0, description="passes when worse by at most this than what 95 % of real splits reach"
+    )
     optional: bool = Setting(False, description="passes when the metric cannot be measured on this data")
     why: str = Setting("", description="one sentence for the report")
 
     @model_validator(mode="after")
     def _one_threshold(self) -> Rule:
-        if (self.at_least is None) == (self.at_most is None):
-            raise ValueError(f"the rule on '{self.metric}' needs exactly one of at_least and at_most")
+        if sum(value is not None for value in (self.at_least, self.at_most, self.floor_plus)) != 1:
+            raise ValueError(f"the rule on '{self.metric}' needs exactly one of at_least, at_most and floor_plus")
         return self
+
+    def limits(self, measured: Measurement | None) -> tuple[float | None, float | None]:
+        """Smallest and largest value that passes; both None: a margin on a floor that is not there."""
+        if self.floor_plus is None:
+            return self.at_least, self.at_most
+        if measured is None or measured.floor is None:
+            return None, None
+        worst = measured.floor.worst95
+        if measured.target is not None:
+            return measured.target - worst - self.floor_plus, measured.target + worst + self.floor_plus
+        return (worst - self.floor_plus, None) if measured.direction == "higher" else (None, worst + self.floor_plus)
 
 
 class Suite(Config):
@@ -154,17 +168,23 @@ def judge(measurements: Sequence[Measurement], suite: Suite) -> Verdict:
 
 
 def _apply(rule: Rule, measured: Measurement | None) -> RuleResult:
-    threshold = f">= {rule.at_least:g}" if rule.at_least is not None else f"<= {rule.at_most:g}"
+    low, high = rule.limits(measured)
     value = measured.value if measured is not None else None
-    if value is None:
-        passed = rule.optional
-    elif rule.at_least is not None:
-        passed = value >= rule.at_least
+    if value is None or (low is None and high is None):
+        value, passed = None, rule.optional
     else:
-        assert rule.at_most is not None
-        passed = value <= rule.at_most
+        passed = (low is None or value >= low) and (high is None or value <= high)
     floor = measured.floor if measured is not None else None
+    threshold = _in_words(rule, low, high)
     return RuleResult(rule.metric, rule.verdict, passed, value, threshold, floor, _worst_field(measured), rule.why)
+
+
+def _in_words(rule: Rule, low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return f"a floor, and at most {rule.floor_plus:g} beyond it"
+    if low is not None and high is not None:
+        return f"{low:.4g} to {high:.4g}"
+    return f">= {low:.6g}" if low is not None else f"<= {high:.6g}"
 
 
 def _worst_field(measured: Measurement | None) -> str | None:

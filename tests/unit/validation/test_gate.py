@@ -37,6 +37,32 @@ def test_one_rule(threshold, value, passed):
     assert verdict.rules[0].passed is passed
 
 
+@pytest.mark.parametrize(
+    ("direction", "target", "worst", "inside", "outside", "words"),
+    [
+        ("higher", None, 0.9, 0.81, 0.79, ">= 0.8"),
+        ("lower", None, 0.5, 0.59, 0.61, "<= 0.6"),
+        ("nearest", 1.0, 0.2, 0.71, 0.69, "0.7 to 1.3"),
+        ("nearest", 1.0, 0.2, 1.29, 1.31, "0.7 to 1.3"),
+    ],
+)
+def test_a_margin_on_the_floor(direction, target, worst, inside, outside, words):
+    rule = suite({"metric": "a.b", "floor_plus": 0.1})
+    for value, passed in ((inside, True), (outside, False), (float("nan"), False)):
+        one = Measurement("a.b", value, "unit", direction, (0.0, 2.0), 10, "here", Floor(0.5, worst), {}, target)
+        verdict = judge([one], rule)
+        assert verdict.passed is passed
+        assert verdict.rules[0].threshold == words
+
+
+def test_a_margin_needs_a_floor():
+    rule = {"metric": "a.b", "floor_plus": 0.1}
+    verdict = judge([measured("a.b", 1.0)], suite(rule))
+    assert not verdict.passed
+    assert "not decidable, needs a floor, and at most 0.1 beyond it" in verdict.rules[0].sentence()
+    assert judge([measured("a.b", 1.0)], suite({**rule, "optional": True})).passed
+
+
 def test_what_was_not_measured_fails_unless_it_is_optional():
     assert not judge([], suite({"metric": "a.b", "at_least": 0})).passed
     assert judge([], suite({"metric": "a.b", "at_least": 0, "optional": True})).passed
@@ -150,8 +176,8 @@ def test_suite_by_path(tmp_path):
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
-        ("{metric: a.b}", "exactly one of at_least and at_most"),
-        ("{metric: a.b, at_least: 1, at_most: 2}", "exactly one of at_least and at_most"),
+        ("{metric: a.b}", "exactly one of at_least, at_most and floor_plus"),
+        ("{metric: a.b, at_least: 1, at_most: 2}", "exactly one of at_least, at_most and floor_plus"),
         ("{metric: a.b, at_lest: 1}", "did you mean 'rules.0.at_least'"),
         ("{metric: a.b, at_least: many}", "rules.0.at_least"),
         ("{metric: a.b, at_least: 1, verdict: novel}", "did you mean 'novelty'"),
