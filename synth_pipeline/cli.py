@@ -21,7 +21,19 @@ for _name, _value in TELEMETRY.items():
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from synth_pipeline import __version__  # noqa: E402
+from synth_pipeline import __version__, cli_judge  # noqa: E402
+from synth_pipeline.cli_options import (  # noqa: E402
+    DryRun,
+    Output,
+    Repair,
+    RunDirectory,
+    Settings,
+    Track,
+    Workers,
+    Yes,
+    planned_only,
+    suggest,
+)
 from synth_pipeline.config import override  # noqa: E402
 from synth_pipeline.errors import ConfigError, SynthPipelineError, typable, unknown_name  # noqa: E402
 from synth_pipeline.run_config import CONFIG, RunConfig, load_run_config, open_run  # noqa: E402
@@ -49,17 +61,6 @@ class _Verbs(TyperGroup):
 
 
 app = typer.Typer(cls=_Verbs, name="synthpipe", rich_markup_mode="rich", pretty_exceptions_enable=False)
-
-RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, e.g. runs/first.")]
-Output = Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="Run directory; made when absent.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes. Never changes the data.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; do nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Go ahead even when it takes more than an hour.")]
-Repair = Annotated[bool, typer.Option("--repair", help="Check every byte first, and make damaged shards again.")]
-Track = Annotated[str, typer.Option("--track", help="jsonl; or tensorboard, beside it.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. generator.neighbours=3.")
-]
 
 
 @app.command()
@@ -91,7 +92,7 @@ def datasets() -> None:
         console.print(line, markup=False)
     say("random", "mean return of uniform actions; best: of the best shipped policy; 100 episodes each")
     say("minari", ", ".join(minari_root.local_ids()) or "no Minari datasets on this machine")
-    _next("collect", "hopper/medium-replay")
+    suggest("collect", "hopper/medium-replay")
 
 
 @app.command()
@@ -109,11 +110,11 @@ def collect(
     if dry_run:
         plan = collection(dataset, rows=rows)
         size = plan.rows * plan.schema.row_bytes
-        _planned("collect", f"{plan.rows:,} rows of {dataset}, {size / 1e6:,.1f} MB, into {short(plan.folder)}")
+        planned_only("collect", f"{plan.rows:,} rows of {dataset}, {size / 1e6:,.1f} MB, into {short(plan.folder)}")
         return
     stages.collect(dataset, rows=rows, workers=workers, repair=repair)
     sized = ["--rows", str(rows)] if rows else []
-    _next("train", dataset, *sized, "-g", "smote", "-o", "runs/first")
+    suggest("train", dataset, *sized, "-g", "smote", "-o", "runs/first")
 
 
 @app.command()
@@ -144,10 +145,10 @@ def train(
     require_backend(track)
     if dry_run:
         method = f"{config.generator['kind']} on {dataset}, seed {config.seed}"
-        _planned("train", f"{method}, {config.held_out:.0%} of the episodes held out, into {short(out / 'model')}")
+        planned_only("train", f"{method}, {config.held_out:.0%} of the episodes held out, into {short(out / 'model')}")
         return
     stages.train(run, config, tracker=track)
-    _next("generate", str(out), "-n", str(config.generate.rows))
+    suggest("generate", str(out), "-n", str(config.generate.rows))
 
 
 @app.command()
@@ -176,57 +177,16 @@ def generate(
         left = estimate(planned, url, workers=workers)
         size, there = left.rows * planned.schema.row_bytes, planned.plan.num_rows - left.rows
         beside = f" ({there:,} are there)" if there else ""
-        _planned("generate", f"{left.rows:,} rows{beside}, {size / 1e6:,.1f} MB, into {short(url)}")
+        planned_only("generate", f"{left.rows:,} rows{beside}, {size / 1e6:,.1f} MB, into {short(url)}")
         if left.rows:
             say("", f"about {human(left.rate)} rows/s a worker, {duration(left.seconds)} in all")
         return
     stages.generate(run, config, workers=workers, yes=yes, repair=repair)
-    _next("validate", str(run_directory))
+    suggest("validate", str(run_directory))
 
 
-@app.command()
-def validate(
-    target: Annotated[str, typer.Argument(metavar="RUN_OR_STORE", help="Run directory; or a store, with --real.")],
-    real: Annotated[str | None, typer.Option(metavar="DATASET", help="Hold it against this dataset.")] = None,
-    suite: Annotated[str | None, typer.Option(help="Suite by name, or a YAML file.")] = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Judge the store against the real data; exit code 7 when a rule fails."""
-    from synth_pipeline import sources, stages, store
-    from synth_pipeline.runs import read_json
-    from synth_pipeline.scale.fill import filled_store
-    from synth_pipeline.validation.gate import load_suite, require_rules
-
-    if real is not None:
-        url = f"{target}/store" if (Path(target) / CONFIG).is_file() else target
-        opened, rules = store.open(url), load_suite(suite or "default")
-        folder = Path(f"{target.rstrip('/').rpartition('/')[2] if '://' in target else target.rstrip('/')}-validation")
-    else:
-        _require_real(target)
-        run, config = open_run(Path(target), [f"validation.suite={suite}"] if suite else [])
-        opened, rules, folder = filled_store(run), load_suite(config.validation.suite), run.folder("validation")
-    if dry_run:
-        _planned("validate", f"{len(rules.rules)} rules of '{rules.name}' on {len(opened):,} rows of {short(target)}")
-        return
-    card = folder / "scorecard.json"
-    if real is not None:
-        stages.validate_store(opened, sources.load(real), rules, card)
-        require_rules(read_json(card), target, fix=f"see {short(card)}")
-        return
-    stages.validate(run, config)
-    stages.report(run)
-    anyway = shlex.join(["synthpipe", "export", target, "--allow-failed"])
-    require_rules(read_json(card), target, fix=f"improve the generator, or export it all the same: {anyway}")
-    _next("export", target)
-
-
-def _require_real(target: str) -> None:
-    if (Path(target) / "zarr.json").exists() or "://" in target:
-        raise ConfigError(
-            f"'{target}' is a store, and nothing says which data it should be like",
-            accepted="a run directory, or a store with --real DATASET",
-            fix=shlex.join(["synthpipe", "validate", target, "--real", "DATASET"]),
-        )
+app.command()(cli_judge.validate)
+app.command()(cli_judge.audit)
 
 
 @app.command()
@@ -248,7 +208,7 @@ def export(
         target, real = filled_store(run), len(stages.source_of(config).load())
         size = (real + len(target)) * target.schema.row_bytes / 1e6
         what = f"{real:,} real rows and {len(target):,} synthetic ones, {size:,.1f} MB"
-        _planned("export", f"{what}, as Minari and flat HDF5 into {short(run.folder('export'))}")
+        planned_only("export", f"{what}, as Minari and flat HDF5 into {short(run.folder('export'))}")
         return
     folder = stages.export(run, config, allow_failed=allow_failed)
     stages.report(run)
@@ -289,7 +249,7 @@ def run(
     if dry_run:
         stages.check(Run(directory), config)
         _plan_whole(config)
-        _planned("report", f"into {directory}")
+        planned_only("report", f"into {directory}")
         return
     page = stages.run_all(Run(directory), config, workers=workers, yes=yes, tracker=track)
     say("next", f"open {shlex.quote(short(page))} in a browser, or make more rows:")
@@ -331,14 +291,6 @@ def _plan_whole(config: RunConfig) -> None:
     say("generate", f"{rows:,} rows, {rows * generated_schema(spec, generator).row_bytes / 1e6:,.1f} MB")
     say("validate", f"{len(suite.rules)} rules of '{suite.name}'")
     say("export", f"Minari (real episodes and {min(config.export.one_step, rows):,} samples) and flat HDF5 (all rows)")
-
-
-def _next(*command: str) -> None:
-    say("next", typable(shlex.join(["synthpipe", *command])))
-
-
-def _planned(label: str, text: str) -> None:
-    say(label, f"{text}; nothing was done")
 
 
 def _usage(error: Any) -> ConfigError:

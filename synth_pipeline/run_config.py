@@ -42,6 +42,7 @@ class ValidationSettings(Config):
     """What the data is held against."""
 
     suite: str = Setting("default", description="shipped suite, or path of a YAML suite")
+    learn_oracle: bool = Setting(True, description="learn what follows from (s, a) where no simulator is known")
 
 
 class ExportSettings(Config):
@@ -61,6 +62,7 @@ class RunConfig(Config):
     held_out: float = Setting(0.1, gt=0, lt=1, description="share of episodes that no generator sees")
     collect: CollectSettings = Setting(CollectSettings(), description="size of a collected dataset")
     generator: dict[str, Any] = Setting({"kind": "smote"}, description="kind, and the settings of that generator")
+    rules: dict[str, Any] = Setting({}, description="rules of your own: rows are moved into them, rejected, and judged")
     generate: GenerateSettings = Setting(GenerateSettings(), description="size and cut of the store")
     validation: ValidationSettings = Setting(ValidationSettings(), description="the gate")
     export: ExportSettings = Setting(ExportSettings(), description="what is written for others")

@@ -16,14 +16,14 @@ import numpy as np
 
 from synth_pipeline import sources, store
 from synth_pipeline.config import content_hash
-from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import Split, split_dataset
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.export.augmented import free_id
 from synth_pipeline.export.stage import write_export, written
 from synth_pipeline.generators import base as generators
+from synth_pipeline.judgement import Against, judge_store
 from synth_pipeline.run_config import RunConfig, keep_config, require_place
-from synth_pipeline.runs import Run, clear_partials, environment, require_space, write_bytes, write_json
+from synth_pipeline.runs import Run, clear_partials, require_space, write_bytes
 from synth_pipeline.scale.estimate import confirm_hours, estimate, missing_rows
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
 from synth_pipeline.scale.generation import (
@@ -33,18 +33,20 @@ from synth_pipeline.scale.generation import (
     made_from,
     plan_run,
     require_model,
+    rules_of,
 )
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources import collect as collecting
 from synth_pipeline.sources.base import Source
-from synth_pipeline.store import Commit, ShardTask, Store
+from synth_pipeline.store import Commit, ShardTask
 from synth_pipeline.store.lock import working
-from synth_pipeline.tracking import FitProgress, Parts, counted, duration, say, short, tracking
-from synth_pipeline.validation.gate import Suite, load_suite, require_passed
+from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
+from synth_pipeline.validation.gate import load_suite, require_passed
+from synth_pipeline.validation.judging import CARD, outcome
+from synth_pipeline.validation.picture_files import read_pictures
 from synth_pipeline.validation.record import is_scorecard, read_scorecard
 from synth_pipeline.validation.report import render
-from synth_pipeline.validation.scorecard import FAMILIES, METRICS, scorecard
-from synth_pipeline.validation.truth import known_truth
+from synth_pipeline.validation.scorecard import METRICS
 
 # --- collect ---------------------------------------------------------------------------------------------------------
 
@@ -189,7 +191,7 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
             return run.folder("store")
         model = str(run.folder("model") / "generator")
         aim = aim_of(config.generate)
-        make_shard = GenerateShard(model, url, plan.micro_batch, config.generate.max_attempts, aim)
+        make_shard = GenerateShard(model, url, plan.micro_batch, config.generate.max_attempts, aim, rules_of(config))
         fill(target, make_shard, rows=plan.num_rows, label="generate", workers=workers, note=planned.note)
         return run.folder("store")
 
@@ -206,52 +208,26 @@ def validate(run: Run, config: RunConfig) -> Path:
         The scorecard (JSON).
     """
     target = filled_store(run)
-    source = source_of(config)
-    suite = load_suite(config.validation.suite)
-    key = content_hash(target.digest(), source.fingerprint(), suite, config.seed, METRICS)  # more metrics: judge again
-    path = run.folder("validation") / "scorecard.json"
+    source, settings = source_of(config), config.validation
+    suite, rules = load_suite(settings.suite), rules_of(config)
+    made = (target.digest(), source.fingerprint(), suite, rules, settings.learn_oracle, config.seed)
+    key = content_hash(*made, METRICS)  # more metrics: judge again
+    path = run.folder("validation") / CARD
     if (record := run.finished("validation", key)) and is_scorecard(path):
         target.verify()
         say("validate", f"nothing to do: this store was judged by '{suite.name}' before: {record['outcome']}")
         return path
-    unseen = fitted_facts(run.folder("model") / "generator", config).held_out_episodes
+    facts = fitted_facts(run.folder("model") / "generator", config)
+    held_out = None if facts.held_out_episodes is None else np.array(facts.held_out_episodes, np.int64)
+    spent = {
+        "training": facts.seconds,
+        "generation, all workers": sum(n["seconds"] for n in target.sidecars().values()),
+    }
     with working(run):
-        outcome = validate_store(target, source.load(), suite, path, held_out=unseen, seed=config.seed)
-        run.finish("validation", key, {"outcome": outcome, "digest": target.digest()})
+        against = Against(source.load(), suite, held_out, rules, settings.learn_oracle, config.seed)
+        verdict = judge_store(target, against, run.folder("validation"), spent=spent)
+        run.finish("validation", key, {"outcome": outcome(verdict), "digest": target.digest()})
     return path
-
-
-def validate_store(
-    target: Store, real: Dataset, suite: Suite, path: Path, *, held_out: list[int] | None = None, seed: int = 0
-) -> str:
-    """Check every byte of a store, judge its rows, write the scorecard to `path`, and return the outcome in words.
-
-    Novelty is decidable only with the ids of the episodes of `real` that the generator did not see.
-    """
-    begin = time.perf_counter()
-    with Parts("validate", 1 + len(FAMILIES)) as parts:
-        parts("checksums")
-        target.verify()
-        verdict, card = scorecard(
-            target,
-            real,
-            suite,
-            fields=target.schema.columns,
-            compared=generators.modelled_fields(target.spec),
-            truth=known_truth(target.spec),
-            held_out=None if held_out is None else np.array(held_out, np.int64),
-            seed=seed,
-            progress=parts,
-        )
-    origin = {"real dataset": real.spec.dataset_id, "real rows": len(real), "seed": seed, **environment()["versions"]}
-    about = {"path": target.url, "digest": target.digest(), "rows": len(target), **target.config}
-    write_json(path, {**card, "store": about, "provenance": origin})
-    passed = len(verdict.rules) - len(verdict.failures())
-    outcome = f"{'PASS' if verdict.passed else 'FAIL'} {passed}/{len(verdict.rules)} rules"
-    say("validate", f"fidelity {outcome} of '{suite.name}', {duration(time.perf_counter() - begin)}: {short(path)}")
-    for rule in verdict.failures():
-        say("", rule.sentence())
-    return outcome
 
 
 # --- export ----------------------------------------------------------------------------------------------------------
@@ -273,7 +249,7 @@ def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
         BusyError: When another process is working on the run.
     """
     target = filled_store(run)
-    path = run.folder("validation") / "scorecard.json"
+    path = run.folder("validation") / CARD
     card = require_passed(path, target.digest(), str(run.directory), allow_failed=allow_failed)
     source = source_of(config)
     folder = run.folder("export")
@@ -305,13 +281,16 @@ def report(run: Run) -> Path:
     Raises:
         ConfigError: When nothing was validated yet.
     """
-    path, fix = run.folder("validation") / "scorecard.json", shlex.join(["synthpipe", "validate", str(run.directory)])
+    path, fix = run.folder("validation") / CARD, shlex.join(["synthpipe", "validate", str(run.directory)])
     if not path.exists():
         raise ConfigError(f"there is nothing to report in '{run.directory}'", found="no scorecard", fix=fix)
     card, record = read_scorecard(path, fix=fix), run.record("export")
     current = record.get("digest") == card["store"]["digest"]  # else it is the export of an earlier state
     files = {label: f"export/{file}" for label, file in record["files"].items()} if current else None
-    page = render({**card, "export": files}, title=f"Synthetic data of {run.directory.resolve().name}").encode()
+    drawn = read_pictures(run.folder("validation") / "pictures", digest=card["store"]["digest"])
+    page = render(
+        {**card, "export": files}, title=f"Synthetic data of {run.directory.resolve().name}", pictures=drawn
+    ).encode()
     target = run.directory / "report.html"
     if target.exists() and target.read_bytes() == page:
         say("report", f"nothing to do: {short(target)} is up to date")
@@ -342,6 +321,7 @@ def check(run: Run, config: RunConfig) -> None:
     require_place(run)
     made_from(config)
     load_suite(config.validation.suite)
+    rules_of(config)
     source_of(config)
     if config.export.minari_id is not None:
         free_id(run.folder("export"), config.export.minari_id)

@@ -324,11 +324,11 @@ class FitProgress:
     """Progress of a fit, as the callback `report(step, total, values)` of generators: a bar, and a line of metrics.
 
     Args:
-        tracker: Where the values go.
+        tracker: Where the values go; None: nowhere.
         label: First column.
     """
 
-    def __init__(self, tracker: Tracker, label: str = "train") -> None:
+    def __init__(self, tracker: Tracker | None, label: str = "train") -> None:
         self._tracker, self._label = tracker, label
         self._progress: Progress | None = None
         self._step = 0
@@ -348,7 +348,7 @@ class FitProgress:
             unit, begun = ("steps", step) if values else ("rows", 0)  # a resumed fit does not begin at 0
             self._progress = Progress(self._label, total, unit, start=begun).__enter__()
             self._step = begun
-        if values:  # a fit without a loss only searches through its rows
+        if values and self._tracker is not None:  # a fit without a loss only searches through its rows
             self._tracker.log(step, values)
         self._progress.total = total  # less than before when a training turned out not to be needed
         self._progress.advance(step - self._step, "  ".join(f"{name} {value:.4g}" for name, value in values.items()))

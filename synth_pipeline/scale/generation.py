@@ -22,6 +22,7 @@ from synth_pipeline.run_config import GenerateSettings, RunConfig
 from synth_pipeline.runs import Run, file_hash, read_json
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.store import Commit, Plan, Schema, ShardTask
+from synth_pipeline.validation.rules import Rules
 
 TYPICAL_WORKERS = 8
 
@@ -85,6 +86,7 @@ class FittedFacts(BaseModel):
     key: str
     spec: dict[str, Any]
     held_out_episodes: list[int] | None
+    seconds: float
 
 
 class _State(BaseModel):
@@ -130,10 +132,21 @@ def plan_run(run: Run, config: RunConfig) -> Generation:
             fix=shlex.join(["synthpipe", "train", config.dataset, "-o", str(run.directory)]),
         )
     require_model(model, config)
-    return plan_generation(model, str(run.folder("store")), config.generate, seed=config.seed)
+    return plan_generation(model, str(run.folder("store")), config.generate, seed=config.seed, rules=rules_of(config))
 
 
-def plan_generation(model: Path, url: str, settings: GenerateSettings, *, seed: int) -> Generation:
+def rules_of(config: RunConfig) -> Rules | None:
+    """The user's rules; None: there are none.
+
+    Raises:
+        ConfigError: On an unknown key, or a value out of range.
+    """
+    return Rules.parse(config.rules, where="rules") if config.rules else None
+
+
+def plan_generation(
+    model: Path, url: str, settings: GenerateSettings, *, seed: int, rules: Rules | None = None
+) -> Generation:
     """Plan a store: the existing one with the rows asked for, or a new one.
 
     Args:
@@ -141,21 +154,27 @@ def plan_generation(model: Path, url: str, settings: GenerateSettings, *, seed: 
         url: Where the store is or will be.
         settings: Size and cut.
         seed: Seed of the run.
+        rules: The user's rules.
 
     Raises:
         CheckpointError: When nothing was trained.
+        ConfigError: When a rule names what the data do not have.
         StoreError: When the place holds something else.
     """
     generator, extra = generators.load(model)
     aim = aim_of(settings)
     generator = generators.aimed(generator, aim)
-    schema = generated_schema(DatasetSpec.parse(extra["spec"], where="saved spec"), generator)
+    spec = DatasetSpec.parse(extra["spec"], where="saved spec")
+    if rules is not None:
+        rules.require(spec)
+    schema = generated_schema(spec, generator)
     rate = cache(partial(measured_rate, generator, min(settings.micro_batch, settings.rows)))
     identity = {
         "generator": {"kind": generator.kind, **generator.config.plain()},
         "model": file_hash(model / "arrays.safetensors"),
         "max_attempts": settings.max_attempts,
         **({} if aim.where is None else {"aim": asdict(aim)}),
+        **({} if rules is None else {"rules": rules.plain()}),
     }
     fixed: dict[str, Any] = {"seed": seed, "micro_batch": settings.micro_batch}
     if settings.rows_per_shard is not None:
@@ -205,6 +224,7 @@ class GenerateShard:
         micro_batch: Rows per sampling call.
         max_attempts: Limit for generators that reject rows.
         aim: Where the rows are aimed.
+        rules: Rows are moved into their limits, and rejected where they still break one.
     """
 
     model: str
@@ -212,6 +232,7 @@ class GenerateShard:
     micro_batch: int
     max_attempts: int
     aim: Aim = NOWHERE
+    rules: Rules | None = None
 
     def __call__(self, task: ShardTask) -> Commit:
         """Sample, write, commit.
@@ -230,9 +251,9 @@ class GenerateShard:
                 break
         if not count:
             raise TaskError(
-                f"shard {task.shard} stayed empty: the generator rejected every row",
+                f"shard {task.shard} stayed empty: every row was rejected",
                 found=f"0 of {task.rows:,} rows after {self.max_attempts} attempts",
-                fix="loosen its qualification, or --set generate.max_attempts=...",
+                fix="loosen what rows must be like, or --set generate.max_attempts=...",
             )
         seconds = time.perf_counter() - begin
         return store.write_shard(self.url, current, concatenate(parts), sidecar={"seconds": round(seconds, 3)})
@@ -240,7 +261,13 @@ class GenerateShard:
     def _sample(self, task: ShardTask, rows: int) -> Transitions:
         generator, rng = generators.aimed(_loaded(self.model), self.aim), task.rng(Stage.GENERATE)
         sizes = [min(self.micro_batch, rows - start) for start in range(0, rows, self.micro_batch)]
-        return concatenate([generator.sample(size, rng) for size in sizes])
+        return concatenate([self._qualified(generator.sample(size, rng)) for size in sizes])
+
+    def _qualified(self, rows: Transitions) -> Transitions:
+        if self.rules is None:
+            return rows
+        rows = self.rules.clipped(rows)
+        return rows.take(~self.rules.violations(rows))
 
 
 @lru_cache(maxsize=2)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from synth_pipeline.data.containers import Integers, Transitions
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.validation.metric import Direction, Measurement, floor_of, real_halves, subsample
+from synth_pipeline.validation.metric import NUM_SPLITS, Direction, Measurement, floor_of, real_halves, subsample
 from synth_pipeline.validation.neighbours import ROW, STATE_ACTION, Neighbours
 
 SAMPLE = 10_000  # queries of each side
@@ -44,7 +44,13 @@ def divided(real: Dataset, held_out: Integers | None) -> tuple[Transitions, Tran
 
 
 def novelty(
-    real: Dataset, synthetic: Transitions, held_out: Integers | None, *, sample: int = SAMPLE, seed: int = 0
+    real: Dataset,
+    synthetic: Transitions,
+    held_out: Integers | None,
+    *,
+    sample: int = SAMPLE,
+    splits: int = NUM_SPLITS,
+    seed: int = 0,
 ) -> list[Measurement]:
     """`novelty.nn_ratio_sa`, `novelty.nn_ratio_row`, `novelty.copies`.
 
@@ -53,6 +59,7 @@ def novelty(
         synthetic: What is judged; rows that are not finite are left out (the table contract counts them).
         held_out: Ids of the episodes that the generator did not see; None: not decidable.
         sample: Rows of each side that are held against all training rows.
+        splits: Pairs of real halves that the floor is made from.
         seed: Seed of the subsamples.
     """
     parts = divided(real, held_out)
@@ -67,7 +74,7 @@ def novelty(
     for name, columns in zip(METRICS, (STATE_ACTION, ROW), strict=False):
         index = Neighbours(training, columns)
         ours, theirs = index.distances(synthetic), index.distances(unseen)
-        floors = list(_floor_ratios(real, columns, seed))
+        floors = list(_floor_ratios(real, columns, splits, seed))
         measured.append(_ratio(name, ours, theirs, floors, sample))
     return [*measured, _copies(ours, theirs, len(training), sample)]
 
@@ -90,9 +97,9 @@ def _copies(ours: Floats, theirs: Floats, training: int, sample: int) -> Measure
     return _measurement("novelty.copies", value, [], details, sample)
 
 
-def _floor_ratios(real: Dataset, columns: tuple[str, ...], seed: int) -> Iterator[float]:
+def _floor_ratios(real: Dataset, columns: tuple[str, ...], splits: int, seed: int) -> Iterator[float]:
     """Between real halves, each is once the training part: ratio of the two median distances."""
-    for halves in real_halves(real, seed=seed):
+    for halves in real_halves(real, splits=splits, seed=seed):
         training = [subsample(half, FLOOR_TRAINING, seed=seed, address=2) for half in halves]
         queries = [subsample(half, FLOOR_SAMPLE, seed=seed, address=3) for half in halves]
         there = np.median(Neighbours(training[0], columns).distances(queries[1]))

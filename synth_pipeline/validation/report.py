@@ -1,238 +1,275 @@
-"""The report: one self-contained HTML page: the verdict in plain words, then what was judged, what was measured and not
-judged, what was not checked, and where it all comes from.
+"""The report: one self-contained HTML page: three verdicts in plain words, then the numbers that they stand on, the
+pictures, what was not checked, what it cost, and where it all comes from.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from synth_pipeline.config import dump_yaml
-from synth_pipeline.tracking import counted
+from synth_pipeline.tracking import counted, duration
 from synth_pipeline.validation.metric import badness
+from synth_pipeline.validation.picture_files import Picture
+from synth_pipeline.validation.report_style import items, number, page, pairs, section, share, span, table
 
-STYLE = """
-:root { color-scheme: light dark; --good: #0072b2; --bad: #c04a00; --line: #8885; --soft: #8882; }
-@media (prefers-color-scheme: dark) { :root { --good: #56b4e9; --bad: #ff8c42; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 1rem 1rem 4rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
-p.lead, p.note { margin: .25rem 0 1rem; opacity: .85; }
-.verdict { border-left: .5rem solid var(--good); background: var(--soft); padding: .75rem 1rem; font-size: 1.1rem; }
-.verdict.failed { border-color: var(--bad); }
-.verdict ul { margin: .5rem 0 0; padding-left: 1.2rem; font-size: 1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .4rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-size: .9rem; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-.unit { min-width: 13rem; } .number:last-child { min-width: 8.5rem; } .whole { white-space: nowrap; }
-.pass { color: var(--good); } .fail { color: var(--bad); font-weight: 600; }
-td, code, a { overflow-wrap: anywhere; } td:first-child { overflow-wrap: normal; }
-code { font-size: .9em; } small { opacity: .8; }
-summary { cursor: pointer; padding: .6rem; } pre { margin: 0 .6rem; overflow-x: auto; font-size: .9em; }
-@media (max-width: 40rem) {
-  table.wide thead { display: none; }
-  table.wide tr { display: block; padding: .6rem 0; border-bottom: 1px solid var(--line); }
-  table.wide td { display: block; border: 0; padding: .05rem 0; text-align: left; min-width: 0; }
-  table.wide td:empty { display: none; }
-  table.wide td[data-label]::before { content: attr(data-label) ": "; opacity: .7; }
+QUESTIONS = {
+    "fidelity": "Do the rows look and behave like real ones?",
+    "novelty": "Are the rows new, and not copies of training rows?",
+    "utility": "Does offline RL get better with these rows?",
 }
-"""
-
+UNKNOWN = {
+    "fidelity": "No rule decided it: whether the rows are like real ones is unknown.",
+    "novelty": "No rule decided it: the rows may be near-copies of training rows.",
+    "utility": "No agent was trained on these rows: whether they help is unknown.",
+}
 NOT_CHECKED = {
     "contract.": "The table contract was not checked.",
     "marginals.": "Single columns were not compared.",
     "dependence.": "Dependence between columns was not compared.",
+    "frechet.": "Means and covariances were not compared.",
     "oracle.": "Dynamics were not checked: whether s' and r follow from (s, a) is unknown.",
     "terminations.": "Terminations were not judged by what would have happened.",
+    "kinematics.": "Positions were not held against velocities.",
+    "trajectories.": "Rows were not judged as trajectories.",
     "c2st.": "No classifier tried to tell synthetic rows from real ones.",
+    "prdc.": "Precision and recall by neighbours were not measured.",
     "coverage.": "Coverage of the state-action space was not measured.",
     "novelty.": "Novelty was not judged: the rows may be near-copies of training rows.",
+    "membership.": "Nobody tried to tell from these rows which real rows were trained on.",
     "utility.": "Utility was not measured: whether offline RL gets better with these rows is unknown.",
 }
-NUMBERS = ("value", "needs", "real against real")
-CLASSES = {**dict.fromkeys(NUMBERS, ' class="number"'), "unit": ' class="unit"'}
 FLOOR = (
     "Real against real: the same metric between random halves of the real episodes. "
     "A value as good as that is as close as real data comes to itself."
 )
+CORRUPTED = " Corrupted: the same metric of real rows that were spoilt on purpose, the mildest first."
 UNJUDGED = "No rule of this suite looks at these: they neither passed nor failed, and a bad one stops no export."
+LOOK = (
+    "Grey is real, blue is synthetic. Pictures find what no number was made for, and prove nothing: "
+    "no verdict depends on them."
+)
+SHOWN = 3  # corruptions that are shown at once
+
+Numbers = Mapping[str, Any]
+Scale = Mapping[str, Sequence[tuple[str, float]]]
 
 
-def render(scorecard: Mapping[str, Any], *, title: str) -> str:
+def render(scorecard: Mapping[str, Any], *, title: str, pictures: Sequence[Picture] = ()) -> str:
     """The page for one store.
 
     Args:
-        scorecard: As the validate stage writes it: `verdict`, `measurements`, `store`, `provenance`; `export` if any:
-            label -> path from the page.
+        scorecard: As the validate stage writes it: `verdict`, `measurements`, `store`, `provenance`; if any: `export`,
+            label -> path from the page; `sensitivity`, metric -> pairs of a corruption and the value it leads to;
+            `cost`, label -> seconds.
         title: Heading and page title.
+        pictures: From `picture_files.read_pictures`; none: the page says so.
     """
-    verdict, measurements = scorecard["verdict"], scorecard["measurements"]
-    files, unjudged = scorecard.get("export"), _unjudged(verdict["rules"], measurements)
-    sections = [
-        _lead(scorecard["store"], scorecard["provenance"]),
-        _verdict(verdict, measurements),
-        _section("Judged", f'<p class="note">{FLOOR}</p>\n{_judged(verdict["rules"], measurements)}'),
-        _section("Measured, not judged", f'<p class="note">{UNJUDGED}</p>\n{_measured(unjudged)}'),
-        _section("Not checked", _not_checked(measurements)),
-        _section("Files", _files(files) if files else "<p>Nothing was exported from this state of the store.</p>"),
-        _section("Origin", _origin(scorecard["store"], scorecard["provenance"])),
+    rules, measurements = scorecard["verdict"]["rules"], scorecard["measurements"]
+    files, scale = scorecard.get("export"), scorecard.get("sensitivity") or {}
+    store, provenance = scorecard["store"], scorecard["provenance"]
+    note = FLOOR + (CORRUPTED if scale else "")
+    body = [
+        _lead(store, provenance),
+        _verdicts(rules, measurements),
+        _gate(scorecard["verdict"], measurements),
+        section("Judged", _judged(rules, measurements, scale), note=note),
+        section("Measured, not judged", _measured(_unjudged(rules, measurements), scale), note=UNJUDGED),
+        _pictures(pictures),
+        section("Not checked", _not_checked(measurements, pictures)),
+        section("Files", _files(files) if files else "<p>Nothing was exported from this state of the store.</p>"),
+        _cost(scorecard.get("cost") or {}),
+        section("Origin", _origin(store, provenance)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n"
-        + "\n".join(sections)
-        + "\n</body></html>\n"
-    )
+    return page(title, body)
 
 
-def _lead(store: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
-    text = f"{store['rows']:,} rows by {store['generator']['kind']}, "
+def _lead(store: Numbers, provenance: Numbers) -> str:
+    text = f"{store['rows']:,} rows by {_kind(store)}, "
     text += f"held against {provenance['real rows']:,} rows of {provenance['real dataset']}."
     return f'<p class="lead">{escape(text)}</p>'
 
 
-def _verdict(verdict: Mapping[str, Any], measurements: Sequence[Mapping[str, Any]]) -> str:
+def _kind(store: Numbers) -> str:
+    return str((store.get("generator") or {}).get("kind", "an unknown generator"))
+
+
+def _verdicts(rules: Sequence[Numbers], measurements: Sequence[Numbers]) -> str:
+    cards = [_verdict(name, [rule for rule in rules if rule["verdict"] == name], measurements) for name in QUESTIONS]
+    return f'<div class="verdicts">{"".join(cards)}</div>'
+
+
+def _verdict(name: str, rules: Sequence[Numbers], measurements: Sequence[Numbers]) -> str:
+    """One of three: passed or failed by its own rules, or not judged when none of them decided anything."""
+    failed, decided = [r for r in rules if not r["passed"]], [r for r in rules if r["value"] is not None]
+    if failed:
+        state, mark = "failed", "✗"
+        broken = [f"“{rule['why'] or rule['metric']}”" for rule in failed[:2]]
+        broken += [f"{len(failed) - 2} more"] if len(failed) > 2 else []
+        why = f"No. Of {counted(len(rules), 'rule')}, {len(failed)} failed: {', '.join(broken)}."
+    elif decided:
+        state, mark = "passed", "✓"
+        why = f"Yes, as far as {counted(len(decided), 'rule')} can tell."
+    else:
+        state, mark, why = "not judged", "?", UNKNOWN[name]
+        if any(m["metric"].startswith(f"{name}.") and m["value"] is not None for m in measurements):
+            why = "It was measured, and no rule of this suite judges it: read the values below."
+    kind = "unknown" if state == "not judged" else state
+    return (
+        f'<div class="verdict {kind}"><h3>{name.capitalize()}</h3><b>{mark} {state}</b>'
+        f"<p><small>{escape(QUESTIONS[name])}</small></p><p>{escape(why)}</p></div>\n"
+    )
+
+
+def _gate(verdict: Numbers, measurements: Sequence[Numbers]) -> str:
     failed = [rule for rule in verdict["rules"] if not rule["passed"]]
     count, suite = counted(len(verdict["rules"]), "rule"), escape(verdict["suite"])
-    if not failed:
-        beside = len(_unjudged(verdict["rules"], measurements))
-        text = f"<b>Passed</b> all {count} of the suite '{suite}'. "
-        if beside:
-            were = "metric was measured and has" if beside == 1 else "metrics were measured and have"
-            text += f"{beside} further {were} no rule in this suite: read them before you trust it."
-        else:
-            text += "Read what was not checked before you trust it."
-        return f'<div class="verdict">{text}</div>'
-    lines = "".join(f"<li>{escape(rule['sentence'])}</li>" for rule in failed)
-    text = f"<b>Failed</b> {len(failed)} of {count} of the suite '{suite}'. Do not train on this data."
-    return f'<div class="verdict failed">{text}<ul>{lines}</ul></div>'
+    if failed:
+        text = f"<b>Failed</b> {len(failed)} of {count} of the suite '{suite}'. Do not train on this data."
+        return f'<div class="gate">{text}{items([rule["sentence"] for rule in failed])}</div>'
+    text = f"<b>Passed</b> all {count} of the suite '{suite}'. "
+    if beside := len(_unjudged(verdict["rules"], measurements)):
+        were = "metric was measured and has" if beside == 1 else "metrics were measured and have"
+        text += f"{beside} further {were} no rule in this suite: read them before you trust it."
+    else:
+        text += "Read what was not checked before you trust it."
+    return f'<div class="gate">{text}</div>'
 
 
-def _unjudged(rules: Sequence[Mapping[str, Any]], measurements: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _unjudged(rules: Sequence[Numbers], measurements: Sequence[Numbers]) -> list[Numbers]:
     judged = {rule["metric"] for rule in rules}
     return [m for m in measurements if m["value"] is not None and m["metric"] not in judged]
 
 
-def _section(heading: str, body: str) -> str:
-    return f"<h2>{escape(heading)}</h2>\n{body}"
-
-
-def _judged(rules: Sequence[Mapping[str, Any]], measurements: Sequence[Mapping[str, Any]]) -> str:
+def _judged(rules: Sequence[Numbers], measurements: Sequence[Numbers], scale: Scale) -> str:
     by_name = {m["metric"]: m for m in measurements}
     rows = []
-    for rule in rules:
+    for rule in sorted(rules, key=lambda rule: list(QUESTIONS).index(rule["verdict"])):
         m, word = by_name.get(rule["metric"]), "pass" if rule["passed"] else "fail"
-        why = f"<br><small>{escape(rule['why'])}</small>" if rule["why"] else ""
         rows.append(
             (
-                f'<span class="{word}">{word if rule["passed"] else "FAIL"}</span>',
-                escape(rule["metric"]) + why + (_worst(m) if m else ""),
-                _number(rule["value"]) if rule["value"] is not None else "not decidable",
-                _span(escape(rule["threshold"].replace(">=", "≥").replace("<=", "≤"))),
+                f'<span class="{word} whole">{"✓ pass" if rule["passed"] else "✗ FAIL"}</span>',
+                f"<b>{escape(rule['metric'])}</b>" + _small(escape(rule["why"])) + (_about(m, scale) if m else ""),
+                number(rule["value"]) if rule["value"] is not None else "not decidable",
+                span(escape(rule["threshold"].replace(">=", "≥").replace("<=", "≤"))),
                 _floor(m) if m else "",
             )
         )
-    return _table(("", "rule", "value", "needs", "real against real"), rows)
+    return table(("", "rule", "value", "needs", "real against real"), rows)
 
 
-def _measured(measurements: Sequence[Mapping[str, Any]]) -> str:
+def _measured(measurements: Sequence[Numbers], scale: Scale) -> str:
     if not measurements:
         return "<p>Nothing.</p>"
     rows = [
-        (escape(m["metric"]) + _worst(m), _number(m["value"]), f"{escape(m['unit'])}; {_better(m)}", _floor(m))
+        (
+            f"<b>{escape(m['metric'])}</b>" + _small(f"{escape(m['unit'])}; {_better(m)}") + _about(m, scale),
+            number(m["value"]),
+            _floor(m),
+        )
         for m in measurements
     ]
-    return _table(("metric", "value", "unit", "real against real"), rows)
+    return table(("metric", "value", "real against real"), rows)
 
 
-def _better(measurement: Mapping[str, Any]) -> str:
+def _better(measurement: Numbers) -> str:
     if measurement["direction"] == "nearest":
         return f"nearest to {measurement['target']:g} is best"
     return f"{measurement['direction']} is better"
 
 
-def _floor(measurement: Mapping[str, Any]) -> str:
+def _floor(measurement: Numbers) -> str:
     floor = measurement["floor"]
     if not floor:
         return ""
     within = measurement["direction"] == "nearest"
-    worst = f"within {_number(floor['worst95'])} of {measurement['target']:g}" if within else _number(floor["worst95"])
-    return f"{_number(floor['median'])}<br><small>95 %: {worst}</small>"
+    worst = f"within {number(floor['worst95'])} of {measurement['target']:g}" if within else number(floor["worst95"])
+    return number(floor["median"]) + _small(f"95 %: {worst}")
 
 
-def _worst(measurement: Mapping[str, Any]) -> str:
-    details, direction, target = measurement["details"], measurement["direction"], measurement.get("target")
+def _about(measurement: Numbers, scale: Scale) -> str:
+    return _worst(measurement) + _corrupted(measurement, scale.get(measurement["metric"], ()))
+
+
+def _worst(measurement: Numbers) -> str:
+    details = measurement["details"]
     if columns := details.get("columns"):
-        ordered = sorted(columns.items(), key=lambda item: badness(item[1], direction, target), reverse=True)
-        shown = ", ".join(f"{escape(name)} {_share(value)}" for name, value in ordered[:3])
+        ordered = sorted(columns.items(), key=lambda item: _badness(measurement, item[1]), reverse=True)
+        shown = ", ".join(f"{escape(name)} {share(value)}" for name, value in ordered[:3])
     else:
         counts = sorted(details.get("fields", {}).items(), key=lambda item: -item[1])
         shown = ", ".join(f"{escape(name)} {value:,}" for name, value in counts[:3])
-    return f"<br><small>worst: {shown}</small>" if shown else ""
+    return _small(f"worst: {shown}") if shown else ""
 
 
-def _not_checked(measurements: Sequence[Mapping[str, Any]]) -> str:
+def _corrupted(measurement: Numbers, values: Sequence[tuple[str, float]]) -> str:
+    """The scale that a value is read on: the mildest corruptions, and the others behind a click."""
+    ordered = sorted(values, key=lambda pair: _badness(measurement, pair[1]))
+    shown = [f"{escape(name)}: {number(value)}" for name, value in ordered]
+    rest = shown[SHOWN:]
+    more = f"<details><summary>{len(rest)} more</summary>{', '.join(rest)}</details>" if rest else ""
+    return f'<div class="scale">corrupted: {", ".join(shown[:SHOWN])}{more}</div>' if shown else ""
+
+
+def _badness(measurement: Numbers, value: float) -> float:
+    return badness(value, measurement["direction"], measurement.get("target"))
+
+
+def _small(html: str) -> str:
+    return f"<br><small>{html}</small>" if html else ""
+
+
+def _pictures(pictures: Sequence[Picture]) -> str:
+    drawn = [picture for picture in pictures if picture.svg]
+    if not drawn:
+        return section("Pictures", "<p>There are none of this state of the store.</p>")
+    figures = "".join(
+        f'<figure><h3>{escape(p.title)}</h3><img alt="{escape(p.alt)}" '
+        f'src="data:image/svg+xml;base64,{b64encode(p.svg.encode()).decode()}">'
+        f"<figcaption>{escape(p.caption)}</figcaption></figure>\n"
+        for p in drawn
+    )
+    return section("Pictures", f'<div class="pictures">{figures}</div>', note=LOOK)
+
+
+def _not_checked(measurements: Sequence[Numbers], pictures: Sequence[Picture]) -> str:
     measured = [m["metric"] for m in measurements if m["value"] is not None]
-    missing = [text for prefix, text in NOT_CHECKED.items() if not any(name.startswith(prefix) for name in measured)]
+    lines = [text for prefix, text in NOT_CHECKED.items() if not any(name.startswith(prefix) for name in measured)]
     reasons: dict[str, list[str]] = {}
     for m in measurements:
         if m["value"] is None:
             reasons.setdefault(str(m["details"].get("why", "not decidable")), []).append(m["metric"])
-    items = [escape(text) for text in missing]
-    items += [f"{escape(', '.join(names))}: {escape(why)}." for why, names in reasons.items()]
-    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" if items else "<p>Nothing was left out.</p>"
+    lines += [f"{', '.join(names)}: {why}." for why, names in reasons.items()]
+    lines += [f"No picture “{p.title}”: {p.caption}." for p in pictures if not p.svg]
+    return items(lines) if lines else "<p>Nothing was left out.</p>"
 
 
 def _files(files: Mapping[str, str]) -> str:
-    return _pairs({label: f'<a href="{escape(path)}">{escape(path)}</a>' for label, path in files.items()})
+    return pairs({label: f'<a href="{escape(path)}">{escape(path)}</a>' for label, path in files.items()})
 
 
-def _origin(store: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+def _cost(seconds: Mapping[str, float]) -> str:
+    return section("Cost", pairs({name: duration(value) for name, value in seconds.items()})) if seconds else ""
+
+
+def _origin(store: Numbers, provenance: Numbers) -> str:
     facts = {
         "real dataset": provenance["real dataset"],
         "real rows": f"{provenance['real rows']:,}",
         "synthetic rows": f"{store['rows']:,}",
-        "generator": store["generator"]["kind"],
+        "generator": _kind(store),
         "seed": provenance["seed"],
         "digest of the rows": store["digest"],
     }
     shown = {"path", "rows", "generator", "digest", "real dataset", "real rows", "seed"}
     rest = {name: value for name, value in {**store, **provenance}.items() if name not in shown}
+    settings = f"<pre>{escape(dump_yaml(store['generator']))}</pre>" if store.get("generator") else ""
     return (
-        _pairs({name: f"<code>{escape(str(value))}</code>" for name, value in facts.items()})
-        + "<details><summary>Settings of the generator</summary>"
-        + f"<pre>{escape(dump_yaml(store['generator']))}</pre></details>"
+        pairs({name: f"<code>{escape(str(value))}</code>" for name, value in facts.items()})
+        + (f"<details><summary>Settings of the generator</summary>{settings}</details>" if settings else "")
         + "<details><summary>Versions and the rest</summary>"
-        + _pairs({name: f"<code>{escape(str(value))}</code>" for name, value in rest.items()})
+        + pairs({name: f"<code>{escape(str(value))}</code>" for name, value in rest.items()})
         + "</details>"
     )
-
-
-def _pairs(values: Mapping[str, str]) -> str:
-    rows = "".join(f"<tr><td>{escape(name)}</td><td>{html}</td></tr>\n" for name, html in values.items())
-    return f"<table>\n{rows}</table>"
-
-
-def _number(value: float) -> str:
-    return _span(f"{value:,.0f}" if value == int(value) else f"{value:.4g}")
-
-
-def _share(value: float) -> str:
-    """Three decimals, or as many as it takes to be more than nothing."""
-    return _span("0" if value == 0 else f"{value:.1e}" if abs(value) < 5e-4 else f"{value:.3f}")
-
-
-def _span(text: str) -> str:
-    return f'<span class="whole">{text}</span>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that becomes one block a row on a phone, each number behind its heading."""
-    kinds = [CLASSES.get(name, "") for name in head]
-    labels = [f' data-label="{name}"' if name in NUMBERS else "" for name in head]
-    header = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, head, strict=True))
-    body = "".join("<tr>" + "".join(map("<td{}{}>{}</td>".format, kinds, labels, row)) + "</tr>\n" for row in rows)
-    return f'<table class="wide"><thead><tr>{header}</tr></thead>\n{body}</table>'

@@ -3,46 +3,124 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from synth_pipeline.data.containers import Integers, Transitions, concatenate
+from synth_pipeline.data.containers import Episodes, Integers, Segments, Transitions, concatenate
 from synth_pipeline.data.fields import Field
 from synth_pipeline.data.rows import Dataset, RowSource
 from synth_pipeline.errors import unknown_name
 from synth_pipeline.seeding import Stage, stream
-from synth_pipeline.validation import c2st, coverage, dependence, novelty, oracle, terminations
+from synth_pipeline.validation import (
+    c2st,
+    coverage,
+    dependence,
+    frechet,
+    kinematics,
+    membership,
+    novelty,
+    oracle,
+    prdc,
+    rules,
+    terminations,
+    trajectories,
+)
 from synth_pipeline.validation.contract import contract
 from synth_pipeline.validation.gate import Suite, Verdict, judge
 from synth_pipeline.validation.marginals import SAMPLE, marginals
-from synth_pipeline.validation.metric import Measurement, subsample
+from synth_pipeline.validation.metric import NUM_SPLITS, Floor, Measurement, subsample
 from synth_pipeline.validation.neighbours import Neighbours
+from synth_pipeline.validation.rules import Rules
 from synth_pipeline.validation.truth import Truth
 
 BLOCK = 256
-FAMILIES = ("contract", "marginals", "dependence", "oracle", "c2st", "coverage", "novelty")
+FAMILIES = (
+    "contract",
+    "rules",
+    "marginals",
+    "dependence",
+    "frechet",
+    "oracle",
+    "kinematics",
+    "trajectories",
+    "c2st",
+    "prdc",
+    "coverage",
+    "novelty",
+    "membership",
+)
 METRICS = (
     *(f"contract.{name}" for name in ("schema", "finite", "bounds", "terminations")),
+    *rules.METRICS,
     *(f"marginals.{name}" for name in ("mean", "worst")),
     *dependence.METRICS,
+    *frechet.METRICS,
     *oracle.METRICS,
     *terminations.METRICS,
+    *kinematics.METRICS,
+    *trajectories.METRICS,
     *c2st.METRICS,
+    *prdc.METRICS,
     *coverage.METRICS,
     *novelty.METRICS,
+    *membership.METRICS,
 )
 
 
-def scorecard(  # noqa: PLR0913  what is judged, by what, and who is told how far it is
+@dataclass(frozen=True)
+class Reference:
+    """What rows are held against.
+
+    Attributes:
+        real: The data that they should be like.
+        fields: What every column of the rows must be.
+        compared: Columns that are compared with the real ones.
+        truth: What is known of the environment, injected; `Truth()`: nothing, then dynamics are not judged.
+        held_out: Ids of the episodes of `real` that the generator did not see; None: novelty is not decidable.
+        rules: The user's rules.
+        floors: By metric, from an earlier judgement against the same data with the same seed; missing: measured.
+    """
+
+    real: Dataset
+    fields: tuple[Field, ...]
+    compared: tuple[Field, ...]
+    truth: Truth = field(default_factory=Truth)
+    held_out: Integers | None = None
+    rules: Rules | None = None
+    floors: Mapping[str, Floor] = field(default_factory=dict)
+
+    def families(
+        self, rows: RowSource, synthetic: Transitions, episodes: Episodes | Segments | None, seed: int
+    ) -> dict[str, Callable[[], list[Measurement]]]:
+        """Every family of metrics over a sample, by name; rules are exact."""
+        real, held_out, truth = self.real, self.held_out, self.truth
+        plain = Dataset(real.spec, rows=real.transitions()) if self.floors else real  # no episodes: no floors
+        splits = 0 if self.floors else NUM_SPLITS
+        system = kinematics.known_kinematics(real.spec) or (self.rules.system if self.rules else None)
+        return {
+            "rules": lambda: rules.rules(rows, self.rules),
+            "marginals": lambda: marginals(plain, synthetic, self.compared, seed=seed),
+            "dependence": lambda: dependence.dependence(plain, synthetic, self.compared, seed=seed),
+            "frechet": lambda: frechet.frechet(real, synthetic, splits=splits, seed=seed),
+            "oracle": lambda: against_truth(real, synthetic, truth, held_out, seed=seed),
+            "kinematics": lambda: kinematics.kinematics(plain, synthetic, system, truth, seed=seed),
+            "trajectories": lambda: trajectories.trajectories(real, episodes, truth, seed=seed),
+            "c2st": lambda: c2st.c2st(real, synthetic, splits=splits, seed=seed),
+            "prdc": lambda: prdc.prdc(real, synthetic, splits=splits, seed=seed),
+            "coverage": lambda: coverage.coverage(real, synthetic, splits=splits, seed=seed),
+            "novelty": lambda: novelty.novelty(real, synthetic, held_out, splits=splits, seed=seed),
+            "membership": lambda: membership.membership(real, synthetic, held_out, splits=splits, seed=seed),
+        }
+
+
+def scorecard(
     rows: RowSource,
-    real: Dataset,
+    reference: Reference,
     suite: Suite,
     *,
-    fields: tuple[Field, ...],
-    compared: tuple[Field, ...],
-    truth: Truth,
-    held_out: Integers | None = None,
+    episodes: Episodes | Segments | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda family: None,
 ) -> tuple[Verdict, dict[str, Any]]:
@@ -50,12 +128,9 @@ def scorecard(  # noqa: PLR0913  what is judged, by what, and who is told how fa
 
     Args:
         rows: What is judged; all rows are streamed once, a sample is compared.
-        real: The data it should be like.
-        suite: The rules.
-        fields: What every column of `rows` must be.
-        compared: Columns that are compared with the real ones.
-        truth: What is known of the environment, injected; `Truth()`: nothing, then dynamics are not judged.
-        held_out: Ids of the episodes of `real` that the generator did not see; None: novelty is not decidable.
+        reference: What they are held against.
+        suite: The rules of the gate.
+        episodes: Trajectories of the table (a sample of them); None: its rows are independent.
         seed: Seed of the subsamples.
         progress: Called with the name of each family of `FAMILIES` before it is measured.
 
@@ -69,22 +144,19 @@ def scorecard(  # noqa: PLR0913  what is judged, by what, and who is told how fa
         if rule.metric not in METRICS:
             raise unknown_name("metric", rule.metric, METRICS)
     progress("contract")
-    measurements = contract(rows, fields, truth.terminated)
+    measurements = contract(rows, reference.fields, reference.truth.terminated)
     if not any(m.value for m in measurements if m.metric == "contract.schema"):
         synthetic = read_sample(rows, SAMPLE, seed=seed)
-        families: dict[str, Callable[[], list[Measurement]]] = {
-            "marginals": lambda: marginals(real, synthetic, compared, seed=seed),
-            "dependence": lambda: dependence.dependence(real, synthetic, compared, seed=seed),
-            "oracle": lambda: against_truth(real, synthetic, truth, held_out, seed=seed),
-            "c2st": lambda: c2st.c2st(real, synthetic, seed=seed),
-            "coverage": lambda: coverage.coverage(real, synthetic, seed=seed),
-            "novelty": lambda: novelty.novelty(real, synthetic, held_out, seed=seed),
-        }
-        for family, measure in families.items():
+        for family, measure in reference.families(rows, synthetic, episodes, seed).items():
             progress(family)
-            measurements += measure()
+            measurements += [_with_floor(m, reference.floors) for m in measure()]
     verdict = judge(measurements, suite)
     return verdict, {"verdict": verdict.to_json(), "measurements": [m.to_json() for m in measurements]}
+
+
+def _with_floor(found: Measurement, floors: Mapping[str, Floor]) -> Measurement:
+    known = floors.get(found.metric)
+    return replace(found, floor=known) if known is not None and found.value is not None else found
 
 
 def against_truth(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -28,12 +28,17 @@ class Answer(NamedTuple):
         rewards: `[n]`; anything where `judged` is false.
         judged: `[n]`, rows on which the oracle knows the answer.
         label: What kind of oracle spoke, for the report.
+        exact: Whether the environment's own rows follow it exactly, as they follow a simulator of the same version.
+        own_errors: Errors of a learned oracle on rows that it did not see, under the names and in the units of the
+            metrics `oracle.<name>`; None: not learned.
     """
 
     next_observations: Floats
     rewards: Floats
     judged: Bools
     label: str
+    exact: bool = False
+    own_errors: Mapping[str, float] | None = None
 
 
 class Oracle(Protocol):
@@ -104,6 +109,6 @@ def simulator_oracle(environment: EnvironmentModel) -> Oracle:
         next_observations, rewards = np.full(observations.shape, np.nan), np.full(len(observations), np.nan)
         next_observations[judged], rewards[judged] = outcome.next_observations, outcome.rewards
         known = judged & environment.resettable(next_observations) & np.isfinite(rewards)
-        return Answer(next_observations, rewards, known, f"simulator {environment.spec.name}")
+        return Answer(next_observations, rewards, known, f"simulator {environment.spec.name}", exact=True)
 
     return oracle

@@ -9,8 +9,8 @@ Every fenced block is marked by its language or by a comment on the line before:
 The blocks are one shell: what one of them sets (`source .venv/bin/activate`) the next ones have, and nothing else puts
 `synthpipe` on the PATH. So that it takes seconds, commands are changed before they are run (`SUBSTITUTIONS`):
 `make run` becomes the smoke preset in the same run directory, other targets of the Makefile are only looked up
-(`make -n`), datasets with a simulator are collected with few rows, SynthER is trained for few steps, and no more than
-`MAX_ROWS` rows are generated.
+(`make -n`), datasets with a simulator are collected with few rows, SynthER is trained for few steps, no more than
+`MAX_ROWS` rows are generated, and they are judged by the suite for trainings of seconds.
 """
 
 import re
@@ -38,6 +38,7 @@ SUBSTITUTIONS = (
     (rf"\bsynthpipe (collect|train) {SIMULATED}(?=\s|$)(?! --rows)", r"synthpipe \1 \2 --rows 600"),
     (r"(?<= )(-n|--rows) (\d+)", lambda m: f"{m[1]} {min(int(m[2]), MAX_ROWS)}"),
     (r"(?<=synthpipe )run (default|paper)\b", r"run smoke -o runs/\1"),
+    (r"\bsynthpipe (?:validate|audit) [^#&\n]*[^#&\s]", r"\g<0> --suite smoke --no-learned-oracle"),
 )
 
 
@@ -141,6 +142,8 @@ def test_what_is_neither_run_nor_marked_is_found():
         ("synthpipe train toy-jumps/random --rows 50 -o a", "synthpipe train toy-jumps/random --rows 50 -o a"),
         ("synthpipe train mine.npz -o a", "synthpipe train mine.npz -o a"),
         ("synthpipe generate a -n 5000000", "synthpipe generate a -n 1000"),
+        ("synthpipe validate a  # b", "synthpipe validate a --suite smoke --no-learned-oracle  # b"),
+        ("synthpipe validate a && c", "synthpipe validate a --suite smoke --no-learned-oracle && c"),
         ("synthpipe run default --dry-run", "synthpipe run smoke -o runs/default --dry-run"),
     ],
 )

@@ -131,10 +131,11 @@ class Page(HTMLParser):
 
 def test_the_report_says_the_verdict_and_what_was_not_checked(smoke):
     page = Page((smoke.run / "report.html").read_text(encoding="utf-8"))
-    assert re.search(r"Passed all \d+ rules of the suite 'default'", page.words)
+    assert re.search(r"Passed all \d+ rules of the suite 'smoke'", page.words)
     assert "Utility was not measured" in page.words
     assert store.open(smoke.run / "store").digest() in page.words
-    assert page.loads == []
+    assert all(load.startswith("data:image/svg+xml;base64,") for load in page.loads)
+    assert len(page.loads) >= 5
     assert len(page.links) == 3
     assert all((smoke.run / link).exists() for link in page.links)
 
@@ -367,12 +368,24 @@ def test_what_cannot_pass_is_reported_and_not_exported_unless_asked(control, she
 def test_a_store_is_held_against_another_dataset(copied, shell):
     before = contents(copied.run)
     for target in ("runs/smoke", "runs/smoke/store"):
-        answer = shell("validate", target, "--real", f"runs/smoke/export/{FLAT}.hdf5")
+        answer = shell("validate", target, "--real", f"runs/smoke/export/{FLAT}.hdf5", "--no-learned-oracle")
         assert answer.code == 0, answer.err
         card = read_json(copied.folder / f"{target}-validation" / "scorecard.json")
         assert card["provenance"]["real rows"] == 12_000
         shutil.rmtree(copied.folder / f"{target}-validation")
     assert contents(copied.run) == before
+
+
+def test_anyones_file_is_audited(copied, shell):
+    flat = f"runs/smoke/export/{FLAT}.hdf5"
+    answer = shell("audit", flat, "--real", "toy-linear-gaussian/random", "-o", "audited", "--dry-run")
+    assert "rules of 'default' on 12,000 rows" in answer.out
+    assert not (copied.folder / "audited").exists()
+    answer = shell("audit", flat, "--real", "toy-linear-gaussian/random", "-o", "audited")
+    assert answer.code in (0, 7), answer.err
+    page = Page((copied.folder / "audited" / "report.html").read_text(encoding="utf-8"))
+    assert "Audit of" in page.words
+    assert (copied.folder / "audited" / "expectations" / "data_docs" / "index.html").exists()
 
 
 def test_a_deleted_export_is_written_again_under_its_name(copied, shell):

@@ -23,7 +23,7 @@ HEAVY = (
     "zarr",
     "great_expectations",
 )
-TORCH_FREE = ("data", "envs", "store", "sources", "export", "validation")
+TORCH_FREE = ("data", "envs", "store", "sources", "export", "validation", "plots")
 
 
 def functions(tree):

@@ -10,7 +10,7 @@ import toy_data
 
 from synth_pipeline import store
 from synth_pipeline.data.containers import Transitions
-from synth_pipeline.errors import CheckpointError, ConfigError, StoreError, TaskError
+from synth_pipeline.errors import CheckpointError, ConfigError, StoreError, TaskError, UnknownNameError
 from synth_pipeline.generators import base
 from synth_pipeline.generators.controls import Copula, CopulaConfig
 from synth_pipeline.run_config import GenerateSettings, RunConfig
@@ -26,6 +26,7 @@ from synth_pipeline.scale.generation import (
     require_model,
 )
 from synth_pipeline.store import Plan
+from synth_pipeline.validation.rules import Rules
 
 ROWS_PER_SHARD = 16_384
 
@@ -42,7 +43,7 @@ def model(data, tmp_path_factory):
     generator = Copula(CopulaConfig())
     generator.fit(data, seed=0)
     extra = {"spec": data.spec.model_dump(mode="json"), "made_from": made_from(CONFIG), "key": "k1"}
-    extra["held_out_episodes"] = [3]
+    extra |= {"held_out_episodes": [3], "seconds": 1.0}
     base.save(generator, folder, extra=extra)
     return folder
 
@@ -65,13 +66,13 @@ class Rejecting(Copula):
         return Transitions(columns)
 
 
-def shard_task(tmp_path, monkeypatch, data, keep, *, rows=1_000, micro_batch=400, attempts=3):
+def shard_task(tmp_path, monkeypatch, data, keep, *, rows=1_000, micro_batch=400, attempts=3, rules=None):
     generator = Rejecting(data.spec, keep)
     monkeypatch.setattr(generation, "_loaded", lambda model: generator)
     url = str(tmp_path / "store")
     plan = Plan(num_rows=rows, rows_per_shard=ROWS_PER_SHARD, seed=5)
     target = store.create(url, generated_schema(data.spec, generator), plan, {})
-    make = GenerateShard(model="unused", url=url, micro_batch=micro_batch, max_attempts=attempts)
+    make = GenerateShard(model="unused", url=url, micro_batch=micro_batch, max_attempts=attempts, rules=rules)
     return generator, target, lambda: make(plan.task(0))
 
 
@@ -104,9 +105,40 @@ def test_the_same_bytes_when_it_is_made_again(tmp_path, monkeypatch, data):
     assert checksums[0] == checksums[1]
 
 
+def test_rows_are_moved_into_the_users_rules_and_rejected_where_they_break_one(tmp_path, monkeypatch, data):
+    rules = Rules.parse(
+        {
+            "columns": {"rewards": {"low": 0.2}},
+            "identities": [{"sum": {"rewards": 1}, "equals": 0.4, "tolerance": 0.2}],
+        },
+        where="test",
+    )
+    generator, target, make = shard_task(
+        tmp_path, monkeypatch, data, keep=1.0, rows=200, micro_batch=50, attempts=9, rules=rules
+    )
+    assert make().rows == 200
+    target.refresh()
+    rewards = target.read_all()["rewards"]
+    assert rewards.min() == np.float32(0.2)  # moved
+    assert rewards.max() <= 0.6 + 1e-6  # rejected
+    assert len(generator.asked) > 4  # and drawn again
+
+
+def test_rules_belong_to_the_identity_and_must_fit_the_data(model, tmp_path):
+    rules = Rules.parse({"columns": {"rewards": {"low": 0.0}}}, where="test")
+    settings = GenerateSettings(rows=20_000, rows_per_shard=ROWS_PER_SHARD)
+    url = str(tmp_path / "s")
+    with_rules, without = (plan_generation(model, url, settings, seed=0, rules=given) for given in (rules, None))
+    assert "rules" not in without.identity
+    assert with_rules.identity["rules"]["columns"] == {"rewards": rules.columns["rewards"].plain()}
+    wrong = Rules.parse({"columns": {"reward": {"low": 0.0}}}, where="test")
+    with pytest.raises(UnknownNameError, match="reward"):
+        plan_generation(model, url, settings, seed=0, rules=wrong)
+
+
 def test_a_shard_that_stays_empty_is_an_error_and_no_commit(tmp_path, monkeypatch, data):
     generator, target, make = shard_task(tmp_path, monkeypatch, data, keep=0.0)
-    with pytest.raises(TaskError, match="rejected every row") as caught:
+    with pytest.raises(TaskError, match="every row was rejected") as caught:
         make()
     assert caught.value.found == "0 of 1,000 rows after 3 attempts"
     assert "max_attempts" in caught.value.fix

@@ -32,6 +32,7 @@ CONFIGURATION = {
     "held_out": 0.25,
     "generator": {"kind": "noise"},
     "generate": {"rows": 300, "rows_per_shard": 16_384, "micro_batch": 128},
+    "validation": {"suite": "smoke", "learn_oracle": False},
     "export": {"one_step": 7},
 }
 
@@ -140,7 +141,7 @@ def test_check_finds_what_later_stages_would_refuse(mine):
     wrong = {
         "generator": {"kind": "nois"},
         "dataset": "thine.npz",
-        "validation": {"suite": "strict"},
+        "validation": {"suite": "stricter"},
         "export": {"minari_id": "../../up-v0"},
     }
     stages.check(run, config)

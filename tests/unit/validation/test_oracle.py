@@ -1,6 +1,7 @@
 """Errors of dynamics and rewards against hand-computed values; real rows of a simulator pass, wrong ones do not."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from synth_pipeline.data.rows import Dataset
 from synth_pipeline.envs.toys import BimodalSlip, Heteroscedastic, Jumps
 from synth_pipeline.validation.oracle import (
     METRICS,
+    REPLAY_TOLERANCE,
     calibration,
     clipped_share,
     difference_scale,
@@ -22,6 +24,7 @@ from synth_pipeline.validation.oracle import (
     ks_uniform,
     top_bias,
 )
+from synth_pipeline.validation.terminations import terminations
 from synth_pipeline.validation.truth import Answer, Truth, truth_of
 
 
@@ -65,7 +68,7 @@ def test_errors_by_hand():
     table = rows([[0, 0], [0, 0], [np.nan, 0], [0, 0]], [[1, 2], [0, 0], [0, 0], [np.inf, 0]], [1, 3, 1, 1])
     side = hold_against(table, np.array([0, 1, 2, 3]), still, np.array([0.25, 2.0]), Truth())
     assert side.judged.tolist() == [True, True, False, False]
-    np.testing.assert_allclose(side.squared[:2], [[4, 2], [0, 0]])
+    np.testing.assert_allclose(side.scaled[:2], [[2, 2**0.5], [0, 0]])
     np.testing.assert_allclose(side.errors, [3, 0, np.nan, np.nan])
     np.testing.assert_allclose(side.reward_errors, [0, 2, np.nan, np.nan])
 
@@ -247,3 +250,68 @@ def test_rows_that_are_not_finite_are_left_out_of_the_calibration():
     (found,) = calibration(real, real.transitions().with_columns(next_observations=after), toy.conditional_cdf)
     assert found.value < 0.05
     assert found.details["judged share"] == pytest.approx(1 - 10 / len(after))
+
+
+# --- who may judge ----------------------------------------------------------------------------------------------------
+
+
+def test_a_simulator_that_does_not_replay_the_real_rows_does_not_judge(hopper):
+    real, fresh = hopper
+    truth, heavier = truth_of(envs.make("hopper")), envs.make("hopper")
+    heavier._simulator._model.opt.gravity[2] *= 1.2  # as if another version had recorded the rows
+    pair = judge_sample(real, fresh, truth_of(heavier))
+    found = by_name(dynamics(real, pair))
+    assert {m.value for m in found.values()} == {None}
+    for measurement in found.values():
+        assert re.match(
+            r"the simulator does not replay the real rows \(median error 0.00\d+,", measurement.details["why"]
+        )
+    ends = terminations(real, pair, truth.terminated)
+    assert {m.value for m in ends} == {None}
+    assert np.isnan(pair[0].errors).all()
+
+
+@pytest.mark.parametrize(("shift", "judges"), [(0.5, True), (2.0, False)])
+def test_the_tolerance_is_on_the_median_of_real_rows(hopper, shift, judges):
+    """A shift by c standard deviations of the step costs c^2 / tolerance of what is accepted."""
+    real, fresh = hopper
+    truth, rows = truth_of(envs.make("hopper")), real.transitions()
+    moved = shift * np.sqrt(REPLAY_TOLERANCE * difference_scale(rows, truth))
+    shifted = Dataset(real.spec, rows=rows.with_columns(next_observations=rows["next_observations"] + moved))
+    found = measured(shifted, fresh, truth)["oracle.mean"]
+    assert (found.value is not None) == judges
+    if judges:
+        assert found.details["median error of real rows"] == pytest.approx(shift**2 * REPLAY_TOLERANCE, rel=0.01)
+
+
+def test_generated_rows_do_not_decide_whether_the_simulator_judges(hopper):
+    real, fresh = hopper
+    wrong = fresh.with_columns(next_observations=fresh["next_observations"] + 1)
+    assert measured(real, wrong, truth_of(envs.make("hopper")))["oracle.median"].value > 1
+
+
+def test_bias_is_what_does_not_average_out():
+    real = Dataset(SPEC, rows=rows([[0]] * 4, [[1], [-1], [1], [-1]], [0] * 4))  # Var(s' - s) = 1
+    judge = Truth(oracle=still)
+    spread = measured(real, rows([[0.0]] * 2, [[0.5], [-0.5]], [0, 0]), judge)
+    shifted = measured(real, rows([[0.0]] * 2, [[0.75], [-0.25]], [0, 0]), judge)
+    assert spread["oracle.bias"].value == pytest.approx(0.0)
+    assert shifted["oracle.bias"].value == pytest.approx(0.25)
+    assert spread["oracle.mean"].value == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("own", "decided"), [(0.26, False), (0.24, True)])
+def test_a_learned_oracle_judges_beyond_twice_its_own_error(own, decided):
+    real = Dataset(SPEC, rows=rows([[0]] * 4, [[1], [-1], [1], [-1]], [0, 2, 0, 2]))  # Var(s' - s) = 1, sd of r = 1
+    names = ("mean", "p95", "p99", "median", "bias", "reward_error", "reward_bias", "reward_bias_top5")
+    judge = Truth(oracle=lambda s, a: still(s, a)._replace(own_errors=dict.fromkeys(names, own)))
+    found = measured(real, rows([[0.0]], [[0.5**0.5]], [0.5]), judge)  # error 0.5, reward too low by 0.5
+    for name, value in zip(names, [0.5] * 4 + [0.5**0.5] + [0.5] + [-0.5] * 2, strict=True):
+        if name == "bias":
+            continue  # 0.71: beyond both
+        measurement = found[f"oracle.{name}"]
+        assert measurement.value == (pytest.approx(value) if decided else None)
+        assert measurement.details["own error"] == own
+        why = f"error {abs(value):.3g} is within twice the oracle's own error {own}: as good as it can see"
+        assert measurement.details.get("why") == (None if decided else why)
+        assert measurement.floor is None

@@ -1,12 +1,20 @@
 """The page: words, numbers, escaping, and what it admits that it does not know."""
 
+import base64
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from toy_data import SPEC, toy_dataset, toy_rows
 
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.errors import ConfigError
+from synth_pipeline.validation import pictures as gathering
 from synth_pipeline.validation.gate import Suite, judge
 from synth_pipeline.validation.metric import Floor, Measurement
-from synth_pipeline.validation.report import NOT_CHECKED, render
+from synth_pipeline.validation.picture_files import INDEX, Picture, read_pictures, write_pictures
+from synth_pipeline.validation.pictures import PICTURES, pictures
+from synth_pipeline.validation.report import NOT_CHECKED, QUESTIONS, render
 
 EVIL = "<script>alert('x')</script> & \"more\""
 
@@ -31,7 +39,7 @@ def card(*measurements, rules=({"metric": "marginals.mean", "at_least": 0.9},), 
 class Page(HTMLParser):
     """The page as a browser reads it; every tag that is opened has to be closed."""
 
-    VOID = ("meta", "br")
+    VOID = ("meta", "br", "img")
 
     def __init__(self, html):
         super().__init__()
@@ -158,8 +166,240 @@ def test_files_are_links_from_the_page():
 
 def test_the_page_loads_nothing_and_fits_a_phone():
     html = render(card(measurement()), title="Mine")
-    assert "http" not in html
+    assert "http" not in html.replace("http-equiv", "")
     assert "url(" not in html
     assert "@import" not in html
     assert 'name="viewport" content="width=device-width' in html
     assert 'data-label="value"' in html
+    assert "default-src 'none'" in html
+
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+RULES = (
+    {"metric": "marginals.mean", "at_least": 0.9, "why": "columns look real"},
+    {"metric": "oracle.mean", "at_most": 0.1, "optional": True},
+    {"metric": "novelty.copies", "at_most": 0.01, "verdict": "novelty", "why": "no copies"},
+    {"metric": "utility.gain", "at_least": 0.0, "verdict": "utility", "optional": True},
+)
+
+
+def verdicts(*measurements, rules=RULES):
+    """What the three cards say, by verdict."""
+    words = Page(render(card(*measurements, rules=rules), title="Mine")).words
+    top = words[: words.index("of the suite")]
+    starts = [top.index(name.capitalize()) for name in QUESTIONS] + [None]
+    return {name: top[a:b] for name, a, b in zip(QUESTIONS, starts, starts[1:], strict=False)}
+
+
+def test_three_verdicts_are_never_blended():
+    good, copies = measurement(), measurement("novelty.copies", 0.3, direction="lower")
+    said = verdicts(good, measurement("oracle.mean", 0.01, direction="lower"), copies)
+    assert "✓ passed" in said["fidelity"]
+    assert "as far as 2 rules can tell" in said["fidelity"]
+    assert "✗ failed" in said["novelty"]
+    assert "Of 1 rule, 1 failed: “no copies”" in said["novelty"]
+    assert "? not judged" in said["utility"]
+    assert "No agent was trained" in said["utility"]
+    for name, question in QUESTIONS.items():
+        assert question in said[name]
+
+
+def test_rules_that_decided_nothing_are_no_verdict():
+    undecided = measurement("oracle.mean", None, direction="lower", why="nothing known")
+    said = verdicts(undecided, rules=RULES[1:2])
+    assert "? not judged" in said["fidelity"]
+    assert "✓" not in said["fidelity"]
+
+
+def test_what_was_measured_and_not_judged_says_that_it_can_be_read_below():
+    ratio = measurement("novelty.nn_ratio_sa", 1.0, direction="nearest", target=1.0)
+    assert "no rule of this suite judges it" in verdicts(ratio, rules=RULES[:1])["novelty"]
+    assert "near-copies" in verdicts(measurement(), rules=RULES[:1])["novelty"]
+
+
+def test_many_broken_rules_are_named_twice_and_counted():
+    rules = [{"metric": f"m.{n}", "at_least": 1.0, "why": f"reason {n}"} for n in range(5)]
+    said = verdicts(rules=rules)["fidelity"]
+    assert "Of 5 rules, 5 failed: “reason 0”, “reason 1”, 3 more." in said
+
+
+# --- scale, cost, origin ---------------------------------------------------------------------------------------------
+
+
+def test_corruptions_stand_mildest_first_and_the_rest_behind_a_click():
+    scale = {"marginals.mean": [("e", 0.1), ("a", 0.94), ("c", 0.7), ("b", 0.8), (EVIL, 0.05)]}
+    page = Page(render(card(measurement(), sensitivity=scale), title="Mine"))
+    assert "corrupted: a: 0.94, b: 0.8, c: 0.7" + "2 more" + f"e: 0.1, {EVIL}: 0.05" in page.words
+    assert "Corrupted: the same metric" in page.words
+    assert "script" not in page.tags
+    assert "orrupted" not in Page(render(card(measurement()), title="Mine")).words
+    lower = measurement("oracle.mean", 0.1, direction="lower")
+    page = Page(render(card(measurement(), lower, sensitivity={"oracle.mean": [["b", 2], ["a", 1]]}), title="Mine"))
+    assert "corrupted: a: 1, b: 2" in page.words
+
+
+def test_only_a_cost_that_is_known_is_shown():
+    page = Page(render(card(measurement(), cost={"training": 3_725.4, "generation": 9.0}), title="Mine"))
+    assert "training1:02:05" in page.words
+    assert "generation0:09" in page.words
+    assert "Cost" not in Page(render(card(measurement()), title="Mine")).words
+
+
+def test_rows_of_nobody_knows_whom_have_a_page():
+    values = card(measurement())
+    for nothing in ({}, {"generator": None}):
+        values["store"] = {"digest": "d", "rows": 5, **nothing}
+        page = Page(render(values, title="Mine"))
+        assert "5 rows by an unknown generator" in page.words
+        assert "None" not in page.words
+        assert "Settings of the generator" not in page.words
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+DRAWN = Picture(name="a", title="First", caption="Good: <b>", alt='"x" & y', svg="<svg>1</svg>")
+MISSING = Picture(name="b", title="Second", caption="nobody looked")
+
+
+def test_pictures_are_inside_the_page_and_what_was_not_drawn_says_why():
+    html = render(card(measurement()), title="Mine", pictures=[DRAWN, MISSING])
+    page = Page(html)
+    (source,) = page.links
+    assert base64.b64decode(source.removeprefix("data:image/svg+xml;base64,")) == b"<svg>1</svg>"
+    assert "Good: <b>" in page.words
+    assert 'alt="&quot;x&quot; &amp; y"' in html
+    assert page.words.index("No picture “Second”: nobody looked.") > page.words.index("Not checked")
+    assert page.words.index("Judged") < page.words.index("First") < page.words.index("Not checked")
+
+
+def test_a_page_without_pictures_says_so():
+    assert "There are none of this state of the store" in Page(render(card(measurement()), title="Mine")).words
+
+
+def test_pictures_come_back_from_their_files_only_for_the_rows_that_they_show(tmp_path):
+    folder = tmp_path / "pictures"
+    assert read_pictures(folder, digest="d") == []
+    write_pictures(folder, [DRAWN, MISSING], digest="d")
+    assert read_pictures(folder, digest="d") == [DRAWN, MISSING]
+    assert (folder / "a.svg").read_text() == DRAWN.svg
+    assert read_pictures(folder, digest="e") == []
+    (folder / "a.svg").unlink()
+    with pytest.raises(ConfigError, match=r"a\.svg"):
+        read_pictures(folder, digest="d")
+
+
+@pytest.mark.parametrize("text", ["3", "[]", "{}", '{"digest": "d", "pictures": [{"name": "../x"}]}', "{"])
+def test_a_damaged_index_is_refused(tmp_path, text):
+    (tmp_path / INDEX).write_text(text)
+    with pytest.raises(ConfigError):
+        read_pictures(tmp_path, digest="d")
+
+
+def drawn(real, synthetic, *measurements, fields=SPEC.fields, only=tuple(PICTURES), **options):
+    values = {"measurements": [m.to_json() for m in measurements]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gathering, "PICTURES", {name: PICTURES[name] for name in only})
+        return {picture.name: picture for picture in pictures(real, synthetic, values, fields, **options)}
+
+
+def judged():
+    """Measurements with the details that the pictures of dynamics are made from."""
+    fifths = [{"up_to": None, "rows": 200, "mean": 0.1, "p99": 0.5}] * 5
+    by_component = {"next_observations[0]": 0.1, "next_observations[1]": 0.4}
+    return (
+        measurement("oracle.mean", 0.1, columns=by_component, error_by_novelty=fifths, floor=Floor(1e-12, 1e-12)),
+        measurement("oracle.p99", 0.3, columns=by_component),
+        measurement("trajectories.returns", 0.1, steps=8),
+        measurement(
+            "trajectories.error_growth", 0.1, curve={"1": 0.1, "8": 0.5}, **{"real curve": {"1": 1e-9, "8": 1e-8}}
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def everything():
+    real, fresh = toy_dataset(), toy_dataset(seed=1)
+    controls = {"smote": [{"rows": 5, "mean": 0.2}] * 5}
+    return drawn(real, fresh.transitions(), *judged(), controls=controls, episodes=fresh.episodes, name="mine")
+
+
+def test_everything_is_drawn_where_everything_is_known(everything):
+    assert list(everything) == list(PICTURES)
+    for picture in everything.values():
+        assert picture.svg.startswith("<?xml")
+        assert picture.alt
+        assert "Bad" in picture.caption
+    assert everything["novelty"].alt == "Error against novelty for mine, smote"
+    assert "mine no lower than smote" in everything["novelty"].caption
+    assert "return of 8 steps" in everything["rewards"].alt
+
+
+def test_pictures_are_the_same_every_time(everything):
+    real, fresh, only = toy_dataset(), toy_dataset(seed=1), ("embedding", "terminations", "rewards", "trajectories")
+    again = drawn(real, fresh.transitions(), *judged(), episodes=fresh.episodes, only=only)
+    assert again == {name: everything[name] for name in only}
+
+
+def test_what_is_not_known_is_not_drawn_and_says_why():
+    found = drawn(toy_rows(), toy_rows(seed=1).transitions())
+    missing = {name: picture.caption for name, picture in found.items() if not picture.svg}
+    assert set(missing) == {"components", "novelty", "growth", "trajectories"}
+    assert all(missing.values())
+    assert "half of the real episodes" not in found["embedding"].caption
+
+
+def test_numbers_in_the_captions_are_those_of_the_rows():
+    real, only = toy_dataset((300, 300)), ("correlation", "embedding", "rewards")
+    rows = real.transitions()
+    same = drawn(real, rows, only=only)
+    assert "The largest difference is 0.000" in same["correlation"].caption
+    assert "no real row does: 0.0\u00a0% of the synthetic rows (half of the real episodes" in same["embedding"].caption
+    moved = rows.with_columns(observations=rows["observations"] + 100, rewards=-rows["rewards"])
+    other = drawn(real, moved, only=only)
+    assert "100.0\u00a0% of the synthetic rows" in other["embedding"].caption
+    stacked = [np.column_stack([side[field.name] for field in SPEC.fields]).astype(float) for side in (rows, moved)]
+    largest = np.abs(np.subtract(*(np.corrcoef(x, rowvar=False) for x in stacked))).max()
+    assert f"The largest difference is {largest:.3f}" in other["correlation"].caption
+    top = [np.quantile(side["rewards"].astype(float), 0.95) for side in (rows, moved)]
+    assert f"begin at {top[0]:.3g} in real and at {top[1]:.3g} in synthetic" in other["rewards"].caption
+
+
+@pytest.mark.parametrize("poison", [np.nan, -1e38])
+def test_rows_that_are_not_finite_or_huge_stop_no_picture(poison):
+    real, rows = toy_dataset(), toy_dataset(seed=1).transitions()
+    columns = {}
+    for name in ("observations", "actions", "rewards", "next_observations"):
+        columns[name] = rows[name].copy()
+        columns[name][::3] = poison
+    only = ("marginals", "correlation", "embedding", "terminations", "rewards")
+    found = drawn(real, rows.with_columns(**columns), only=only)
+    assert all(found[name].svg for name in only)
+    lost = rows.with_columns(**{name: np.full_like(column, np.nan) for name, column in columns.items()})
+    lost = drawn(real, lost, only=only[1:])
+    assert not any(picture.svg for picture in lost.values())
+
+
+def test_no_rows_and_broken_columns_have_no_picture():
+    real = toy_dataset()
+    broken = measurement("contract.schema", 2.0, direction="lower")
+    empty = Dataset(SPEC, rows=real.transitions().take(slice(0, 0)))
+    for found in (
+        drawn(real, real.transitions().take(slice(0, 0))),
+        drawn(empty, real.transitions()),
+        drawn(real, real.transitions(), broken),
+    ):
+        assert list(found) == list(PICTURES)
+        assert not any(picture.svg for picture in found.values())
+        assert all(picture.caption for picture in found.values())
+
+
+def test_many_columns_leave_those_that_agree_least(monkeypatch):
+    monkeypatch.setattr(gathering, "MOST", 4)
+    scores = {f"observations[{i}]": 0.9 for i in range(3)} | {"actions[0]": 0.1, "rewards": 0.2}
+    real = toy_dataset()
+    found = drawn(real, real.transitions(), measurement(columns=scores), only=("marginals",))["marginals"]
+    assert "Of 10 columns, the 4 that agree least." in found.caption
+    assert "of 4 columns" in found.alt
+    assert all(f"<!-- {name} -->" in found.svg for name in ("actions[0]", "rewards", "observations[0]"))
+    assert "<!-- actions[1] -->" not in found.svg

@@ -10,18 +10,20 @@ from worlds import linear_gaussian, roll
 from synth_pipeline import envs
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.errors import UnknownNameError
+from synth_pipeline.validation import c2st
 from synth_pipeline.validation.gate import Suite
+from synth_pipeline.validation.metric import Floor
 from synth_pipeline.validation.report import NOT_CHECKED, render
-from synth_pipeline.validation.scorecard import FAMILIES, METRICS, against_truth, scorecard
+from synth_pipeline.validation.scorecard import FAMILIES, METRICS, Reference, against_truth, scorecard
 from synth_pipeline.validation.truth import Truth, truth_of
 
 ANY = Suite.parse({"name": "any", "rules": [{"metric": "contract.schema", "at_most": 0}]})
 
 
-def card(real, rows, truth, suite=ANY, **options):
+def card(real, rows, truth, suite=ANY, held_out=None, floors=None, **options):
     fields = tuple(field for field in real.spec.fields if field.name != "truncations")
-    synthetic = Dataset(real.spec, rows=rows)
-    return scorecard(synthetic, real, suite, fields=fields, compared=fields, truth=truth, **options)[1]
+    reference = Reference(real, fields, fields, truth, held_out, floors=floors or {})
+    return scorecard(Dataset(real.spec, rows=rows), reference, suite, **options)[1]
 
 
 def values(found):
@@ -39,7 +41,8 @@ def test_with_a_simulator_and_a_split_all_but_the_kernel_is_decided():
     found = card(real, fresh, truth_of(envs.make("hopper")), held_out=np.arange(6))
     assert tuple(values(found)) == METRICS
     undecided = {name for name, value in values(found).items() if value is None}
-    assert undecided <= {"oracle.pit_ks", "oracle.clipped_share_ratio"}
+    independent = {name for name in METRICS if name.startswith(("rules.", "trajectories."))}
+    assert undecided <= {"oracle.pit_ks", "oracle.clipped_share_ratio", *independent}
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     (mean,) = [m for m in found["measurements"] if m["metric"] == "oracle.mean"]
     assert sum(part["rows"] for part in mean["details"]["error_by_novelty"]) == round(
@@ -70,10 +73,29 @@ def test_with_nothing_injected_nothing_is_claimed():
     real = toy_dataset()
     found = card(real, real.transitions(), Truth())
     decided = {name.partition(".")[0] for name, value in values(found).items() if value is not None}
-    assert decided == {"contract", "marginals", "dependence", "c2st", "coverage"}
+    assert decided == {"contract", "marginals", "dependence", "frechet", "kinematics", "c2st", "prdc", "coverage"}
     text = page(found)
     for family in ("oracle.", "terminations.", "novelty."):
         assert NOT_CHECKED[family] in text.replace("&#x27;", "'")
+
+
+def test_known_floors_are_used_instead_of_measured_again(monkeypatch):
+    real = toy_dataset()
+    rows, asked = real.transitions(), []
+    measured = card(real, rows, Truth(), held_out=np.arange(2))["measurements"]
+    floors = {m["metric"]: Floor(**m["floor"]) for m in measured if m["floor"]}
+    halves = c2st.real_halves
+    monkeypatch.setattr(c2st, "real_halves", lambda real, **how: asked.append(list(halves(real, **how))) or [])
+    again = card(real, rows, Truth(), held_out=np.arange(2), floors=floors)["measurements"]
+    assert again == measured
+    assert asked == [[]] * len(asked)
+
+
+def test_trajectories_are_judged_where_there_are_any():
+    real = toy_dataset()
+    found = values(card(real, real.transitions(), Truth(), episodes=real.episodes))
+    assert found["trajectories.chain"] == 0
+    assert found["trajectories.returns"] == 0
 
 
 def test_a_learned_floor_stands_beside_the_error():

@@ -1,0 +1,40 @@
+"""What several verbs of `synthpipe` share: options, and the two lines that end a command."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synth_pipeline.errors import typable
+from synth_pipeline.tracking import say
+
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, e.g. runs/first.")]
+Output = Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="Run directory; made when absent.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes. Never changes the data.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; do nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Go ahead even when it takes more than an hour.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Check every byte first, and make damaged shards again.")]
+Track = Annotated[str, typer.Option("--track", help="jsonl; or tensorboard, beside it.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. generator.neighbours=3.")
+]
+Real = Annotated[str | None, typer.Option("--real", metavar="DATASET", help="Hold it against this dataset.")]
+SuiteName = Annotated[str | None, typer.Option("--suite", help="Suite by name, or a YAML file.")]
+RulesFile = Annotated[Path | None, typer.Option("--rules", metavar="YAML", help="Rules of your own that rows obey.")]
+Unseen = Annotated[
+    str | None, typer.Option(metavar="DATASET", help="Real episodes that the generator did not see: novelty.")
+]
+Known = Annotated[bool, typer.Option("--no-learned-oracle", help="Do not learn dynamics where no simulator is known.")]
+
+
+def suggest(*command: str) -> None:
+    """The next command to type."""
+    say("next", typable(shlex.join(["synthpipe", *command])))
+
+
+def planned_only(label: str, text: str) -> None:
+    """What a dry run would do."""
+    say(label, f"{text}; nothing was done")

@@ -1,0 +1,124 @@
+"""Judging a table of rows, whoever made it: scorecard, Great Expectations, pictures, all into one folder. No torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synth_pipeline import resources
+from synth_pipeline.config import read_yaml
+from synth_pipeline.data.containers import Episodes, Segments, Transitions
+from synth_pipeline.data.rows import RowSource
+from synth_pipeline.runs import environment, write_json
+from synth_pipeline.tracking import Parts, duration, say, short
+from synth_pipeline.validation.expectations import store_expectations
+from synth_pipeline.validation.gate import Suite, Verdict
+from synth_pipeline.validation.marginals import SAMPLE
+from synth_pipeline.validation.picture_files import Picture, write_pictures
+from synth_pipeline.validation.pictures import pictures
+from synth_pipeline.validation.scorecard import FAMILIES, Reference, read_sample, scorecard
+from synth_pipeline.validation.statistics import edges_of, statistics
+
+CARD = "scorecard.json"
+SENSITIVITY = "validation/suites/sensitivity.yaml"
+Fifths = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is judged.
+
+    Attributes:
+        rows: All of its rows.
+        about: `path`, `digest`, `rows` and `generator`, for the card.
+        episodes: Its trajectories (a sample of them); None: its rows are independent.
+        spent: Seconds that the rows have cost, by what for.
+    """
+
+    rows: RowSource
+    about: Mapping[str, Any]
+    episodes: Episodes | Segments | None = None
+    spent: Mapping[str, float] = field(default_factory=dict)
+
+
+def judge_table(
+    table: Table,
+    reference: Reference,
+    suite: Suite,
+    folder: Path,
+    *,
+    controls: Mapping[str, Fifths] | None = None,
+    seed: int = 0,
+) -> Verdict:
+    """Judge rows, and write `scorecard.json`, `expectations/` and `pictures/`; a failed rule is a verdict, no error.
+
+    Args:
+        table: What is judged.
+        reference: What it is held against.
+        suite: The rules.
+        folder: Where to.
+        controls: Name of a control -> its errors by fifths of novelty, drawn beside those of the rows.
+        seed: Seed of the subsamples.
+
+    Raises:
+        UnknownNameError: When a rule names a metric that does not exist.
+    """
+    begin, rows, real = time.perf_counter(), table.rows, reference.real
+    with Parts("validate", len(FAMILIES) + 2) as parts:
+        verdict, card = scorecard(rows, reference, suite, episodes=table.episodes, seed=seed, progress=parts)
+        sample = read_sample(rows, SAMPLE, seed=seed)
+        parts("expectations")
+        card["expectations"] = store_expectations(
+            suite,
+            verdict,
+            card["measurements"],
+            statistics=statistics(rows, reference.fields, edges_of(real.transitions(), reference.fields)),
+            sample=sample,
+            fields=reference.fields,
+            rows=len(rows),
+            folder=folder / "expectations",
+        )
+        parts("pictures")
+        drawn = _drawn(table, sample, card, reference, controls, seed)
+        write_pictures(folder / "pictures", drawn, digest=table.about["digest"])
+    seconds = time.perf_counter() - begin
+    origin = {"real dataset": real.spec.dataset_id, "real rows": len(real), "seed": seed}
+    card |= {"store": dict(table.about), "provenance": {**origin, **environment()["versions"]}}
+    card |= {"sensitivity": sensitivity(), "cost": {**table.spent, "validation": round(seconds, 1)}}
+    write_json(folder / CARD, card)
+    _tell(verdict, seconds, folder / CARD)
+    return verdict
+
+
+def _drawn(
+    table: Table,
+    sample: Transitions,
+    card: Mapping[str, Any],
+    reference: Reference,
+    controls: Mapping[str, Fifths] | None,
+    seed: int,
+) -> list[Picture]:
+    episodes = table.episodes if isinstance(table.episodes, Episodes) else None
+    name, fields = table.about["generator"]["kind"], reference.compared
+    return pictures(reference.real, sample, card, fields, name=name, controls=controls, episodes=episodes, seed=seed)
+
+
+def sensitivity() -> dict[str, list[tuple[str, float]]]:
+    """Metric -> (corruption, value), the mildest first: what `validation/calibrate.py` found on hopper."""
+    found: dict[str, Any] = read_yaml(resources.path(SENSITIVITY))
+    return {metric: [(row[0], row[1]) for row in scale] for metric, scale in found.items()}
+
+
+def outcome(verdict: Verdict) -> str:
+    """`PASS 6/6 rules`."""
+    passed = len(verdict.rules) - len(verdict.failures())
+    return f"{'PASS' if verdict.passed else 'FAIL'} {passed}/{len(verdict.rules)} rules"
+
+
+def _tell(verdict: Verdict, seconds: float, path: Path) -> None:
+    say("validate", f"{outcome(verdict)} of '{verdict.suite}', {duration(seconds)}: {short(path)}")
+    for rule in verdict.failures():
+        say("", rule.sentence())

@@ -1,0 +1,481 @@
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_data import SPEC, toy_rows
+
+from synth_pipeline.data.containers import Transitions
+from synth_pipeline.data.fields import Field
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.validation.contract import contract
+from synth_pipeline.validation.expectations import (
+    bounds,
+    check,
+    expected_fields,
+    great_expectations,
+    sample_table,
+    scorecard_table,
+    statistics_table,
+    store_expectations,
+)
+from synth_pipeline.validation.gate import Rule, Suite, judge
+from synth_pipeline.validation.metric import Floor, Measurement
+from synth_pipeline.validation.statistics import edges_of, statistics
+
+FIELDS = (*SPEC.fields, Field(name="gear", kind="categorical", num_categories=3), Field(name="costs", optional=True))
+SUITE = Suite(
+    name="mine",
+    rules=(
+        Rule(metric="contract.schema", at_most=0, why="columns are what they must be"),
+        Rule(metric="contract.finite", at_most=0, why="no NaN & no <infinity>"),
+        Rule(metric="contract.bounds", at_most=0, why="inside the bounds"),
+        Rule(metric="marginals.mean", at_least=0.9, why="like the real columns"),
+        Rule(metric="novelty.ratio", verdict="novelty", at_least=0.9, optional=True, why="no copies"),
+    ),
+)
+MEAN = Measurement("marginals.mean", 0.95, "1 = identical", "higher", (0.0, 1.0), 10, "here", Floor(0.97, 0.96))
+
+
+def good(n=100):
+    rows = toy_rows().transitions().take(slice(0, n))
+    return rows.with_columns(gear=np.arange(n) % 3)
+
+
+def changed(**columns):
+    """Good rows with columns changed by functions that write into them."""
+    rows = good()
+    for name, change in columns.items():
+        column = rows[name].copy()
+        change(column)
+        rows = rows.with_columns(**{name: column})
+    return rows
+
+
+def measured(rows, fields=FIELDS):
+    return [*contract(Dataset(SPEC, rows=rows), fields), MEAN]
+
+
+def plain(measurements):
+    return [measurement.to_json() for measurement in measurements]
+
+
+def kept(folder, rows=None, suite=SUITE, fields=FIELDS):
+    rows = good() if rows is None else rows
+    found = measured(rows, fields)
+    return store_expectations(
+        suite,
+        judge(found, suite),
+        plain(found),
+        statistics=statistics(Dataset(SPEC, rows=rows), fields, edges_of(good(), fields)),
+        sample=rows,
+        fields=fields,
+        rows=len(rows),
+        folder=folder,
+    )
+
+
+def raw(rows, fields=FIELDS):
+    """Results of the two tables of rows, and what failed in each: (metric, column)."""
+    fields = expected_fields(fields, rows)
+    tables = {
+        "statistics": statistics_table(statistics(Dataset(SPEC, rows=rows), fields), fields, len(rows)),
+        "sample": sample_table(rows, fields),
+    }
+    results = {name: check(name, table) for name, table in tables.items()}
+    failed = {
+        name: {
+            (c.meta["metric"], c.kwargs.get("column"))
+            for one in result.results
+            if not one.success
+            for c in [one.expectation_config]
+        }
+        for name, result in results.items()
+    }
+    return results, failed
+
+
+# --- both agree
+
+
+VALUES = st.none() | st.sampled_from([0.0, -0.0, 0.5, 1.0, float("nan"), float("inf")]) | st.floats(-2, 2)
+THRESHOLDS = st.sampled_from([0.0, 0.5, 1.0]) | st.floats(-2, 2)
+NAMES = st.sampled_from(["a.a", "a.b", "b.a", "not.measured"])
+RULES = st.builds(
+    lambda metric, threshold, least, optional: Rule(
+        metric=metric, optional=optional, **{"at_least" if least else "at_most": threshold}
+    ),
+    NAMES,
+    THRESHOLDS,
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(RULES, min_size=1, max_size=12), st.tuples(VALUES, VALUES, VALUES))
+def test_it_agrees_with_the_gate_rule_by_rule(rules, values):
+    """Also where a rule stands twice, a value is NaN or infinite, or nothing was measured."""
+    suite = Suite(name="any", rules=tuple(rules))
+    found = [replace(MEAN, metric=name, value=value) for name, value in zip(("a.a", "a.b", "b.a"), values, strict=True)]
+    verdict = judge(found, suite)
+    table = scorecard_table(suite, verdict, plain(found))
+    result = check("scorecard", table)
+    said = {one.expectation_config.meta["rule"]: one.success for one in result.results}
+    out = {meta["rule"] for meta in table.left_out}
+    assert said.keys() | out == set(range(len(rules)))
+    assert not said.keys() & out
+    assert all(rule.passed == said.get(number, True) for number, rule in enumerate(verdict.rules))
+    assert all(suite.rules[number].optional and verdict.rules[number].value is None for number in out)
+
+
+def test_what_was_not_measured_is_left_out_by_name_or_fails():
+    suite = Suite(
+        name="two",
+        rules=(
+            Rule(metric="a.b", at_least=0, why="may be missing", optional=True),
+            Rule(metric="a.b", at_least=0),
+            Rule(metric="c.d", at_most=0),
+        ),
+    )
+    table = scorecard_table(suite, judge([], suite), [])
+    assert [(meta["metric"], meta["why"]) for meta in table.left_out] == [("a.b", "may be missing")]
+    assert [one.success for one in check("scorecard", table).results] == [False, False]
+
+
+def test_each_rule_carries_what_the_report_says_of_it():
+    verdict = judge([MEAN], SUITE)
+    *_, expectation = scorecard_table(SUITE, verdict, plain([MEAN])).expectations
+    expected = {"metric": "marginals.mean", "rule": 3, "verdict": "fidelity", "why": "like the real columns"}
+    assert expectation.meta == {**expected, "floor": {"median": 0.97, "worst95": 0.96}}
+    assert expectation.notes == "like the real columns (marginals.mean: 0.95, needs >= 0.9, real against real 0.97)"
+
+
+SPOILERS = st.sampled_from(
+    [
+        ("observations", np.nan),
+        ("observations", np.inf),
+        ("actions", -np.inf),
+        ("actions", np.nan),
+        ("actions", 1.0000001),
+        ("actions", 1.0),
+        ("rewards", np.inf),
+        ("rewards", np.finfo(np.float32).max),
+        ("gear", 3),
+        ("gear", -1),
+    ]
+)
+SHAPES = st.sampled_from(
+    [
+        {},
+        {"rewards": None},
+        {"costs": np.full(100, np.inf, np.float32)},
+        {"costs": np.zeros((100, 2), np.float32)},
+        {"observations": np.zeros((100, 4), np.float32)},
+        {"observations": np.full((100, 3), 1e300)},
+        {"actions": np.full((100, 2), 3, np.int64)},
+        {"actions": np.zeros((100, 2), bool)},
+        {"gear": np.array(["text"] * 100)},
+        {"terminations": np.full(100, 0.5, np.float32)},
+        {"terminations": np.zeros((100, 1), bool)},
+    ]
+)
+
+
+@settings(max_examples=10, deadline=None)
+@given(SHAPES, st.lists(st.tuples(SPOILERS, st.integers(0, 99)), max_size=3))
+def test_it_agrees_with_the_table_contract_on_any_rows(shapes, spoiled):
+    rows = good()
+    for (name, value), row in spoiled:
+        column = rows[name].copy()
+        column[row] = value
+        rows = rows.with_columns(**{name: column})
+    columns = {**rows.columns, **shapes}
+    rows = Transitions({name: column for name, column in columns.items() if column is not None})
+    counts = {m.metric: m.value > 0 for m in contract(Dataset(SPEC, rows=rows), FIELDS)}
+    _, failed = raw(rows)
+    for table in failed.values():  # the sample is of all rows here
+        metrics = {metric for metric, _ in table}
+        assert {metric: metric in metrics for metric in counts} == counts
+
+
+@pytest.mark.parametrize("rows", [good(0), Transitions({}), Transitions({"other": np.zeros(3)})])
+def test_a_table_without_rows_or_columns_breaks_the_schema_alone(tmp_path, rows):
+    summary = kept(tmp_path, rows)
+    assert [rule["passed"] for rule in summary["rules"]] == [False, True, True, True, None]
+    _, failed = raw(rows)
+    assert failed["statistics"] == {("contract.schema", "column")}
+    assert {metric for metric, _ in failed["sample"]} <= {"contract.schema"}
+
+
+def test_a_store_with_rows_missing_in_one_column():
+    found = statistics(Dataset(SPEC, rows=good()), FIELDS)
+    result = check("statistics", statistics_table(found, FIELDS[:-1], rows=101))
+    assert [one.success for one in result.results] == [True, True, False, True, True, True]
+
+
+def test_results_stand_in_the_order_of_the_expectations():
+    results, _ = raw(good())
+    for result in results.values():
+        numbers = [one.expectation_config.meta["number"] for one in result.results]
+        assert numbers == list(range(len(numbers)))
+
+
+def test_the_columns_at_fault_are_named():
+    def spoil(column):
+        column[3, 1] = np.inf
+
+    results, failed = raw(changed(actions=spoil))
+    assert failed["sample"] == {("contract.finite", "actions[1]"), ("contract.bounds", "actions[1]")}
+    assert "actions[1]" in json.dumps(results["statistics"].to_json_dict())
+
+
+def test_bounds_are_those_that_the_type_can_hold():
+    field = Field(name="actions", shape=(2,), low=(-0.4, -0.4), high=(0.4, 0.4))
+    low, high = bounds(field)
+    assert (low[0], high[0]) == (float(np.float32(-0.4)), float(np.float32(0.4))) != (-0.4, 0.4)
+    rows = Transitions({"actions": np.tile(np.array([[0.4, -0.4]], np.float32), (5, 1))})
+    _, failed = raw(rows, (field,))
+    assert failed == {"statistics": set(), "sample": set()}
+
+
+# --- and where they do not, nobody can miss it
+
+
+def disagreement(folder, *, verdict=None, found=None, counted=None):
+    rows = good()
+    found = measured(rows) if found is None else found
+    return store_expectations(
+        SUITE,
+        judge(found, SUITE) if verdict is None else verdict,
+        plain(found),
+        statistics=statistics(Dataset(SPEC, rows=rows if counted is None else counted), FIELDS),
+        sample=rows,
+        fields=FIELDS,
+        rows=len(rows),
+        folder=folder,
+    )
+
+
+def test_a_gate_that_lets_pass_what_fails_is_a_bug(tmp_path):
+    found = [*measured(good())[:-1], replace(MEAN, value=0.5)]
+    right = judge(found, SUITE)
+    wrong = replace(right, passed=True, rules=tuple(replace(rule, passed=True) for rule in right.rules))
+    with pytest.raises(RuntimeError, match=r"marginals.mean: 0.5, needs >= 0.9.*gate says passed, not failed"):
+        disagreement(tmp_path, found=found, verdict=wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_that_stops_what_passes_is_a_bug(tmp_path):
+    right = judge(measured(good()), SUITE)
+    rules = tuple(replace(rule, passed=rule.metric != "novelty.ratio") for rule in right.rules)
+    with pytest.raises(RuntimeError, match=r"novelty.ratio: not decidable.*gate says failed, not passed"):
+        disagreement(tmp_path, verdict=replace(right, passed=False, rules=rules))
+
+
+def test_a_contract_that_overlooks_what_the_statistics_show_is_a_bug(tmp_path):
+    def spoil(column):
+        column[7] = np.nan
+
+    with pytest.raises(RuntimeError, match=r"contract.finite: 0 rows, but statistics failed, sample passed"):
+        disagreement(tmp_path, counted=changed(rewards=spoil))
+
+
+def test_rows_in_the_sample_that_the_contract_overlooked_are_a_bug(tmp_path):
+    def spoil(column):
+        column[7] = np.inf
+
+    found = measured(good())
+    with pytest.raises(RuntimeError, match=r"contract.finite: 0 rows, but statistics passed, sample failed"):
+        store_expectations(
+            SUITE,
+            judge(found, SUITE),
+            plain(found),
+            statistics=statistics(Dataset(SPEC, rows=good()), FIELDS),
+            sample=changed(rewards=spoil),
+            fields=FIELDS,
+            rows=100,
+            folder=tmp_path,
+        )
+
+
+def test_what_it_cannot_judge_is_an_error_not_a_failure():
+    table = scorecard_table(SUITE, judge([MEAN], SUITE), plain([MEAN]))
+    del table.frame["marginals.mean"]
+    with pytest.raises(RuntimeError, match="could not judge the table 'scorecard'"):
+        check("scorecard", table)
+
+
+# --- what is kept
+
+
+def spoiled():
+    def spoil(column):
+        column[3] = np.inf
+
+    return changed(rewards=spoil)
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_summary_goes_into_the_scorecard(tmp_path):
+    summary = kept(tmp_path)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert [rule["passed"] for rule in summary["rules"]] == [True] * 4 + [None]
+    assert summary["rules"][3] == {
+        "metric": "marginals.mean",
+        "expectation": "expect_column_min_to_be_between",
+        "passed": True,
+    }
+    assert all(table["passed"] == table["expectations"] > 0 for table in summary["tables"].values())
+    worse = kept(tmp_path, spoiled())
+    assert [rule["passed"] for rule in worse["rules"]] == [True, False, True, True, None]
+
+
+def test_stored_suites_are_suites_of_great_expectations(tmp_path):
+    """Read back from the file, a suite says of the same table what the stored result says."""
+    kept(tmp_path, spoiled())
+    found = measured(spoiled())
+    table = scorecard_table(SUITE, judge(found, SUITE), plain(found))
+    stored = json.loads((tmp_path / "suites" / "scorecard.json").read_text())
+    suite = great_expectations().ExpectationSuite(**stored)
+    assert suite.meta["left_out"][0]["metric"] == "novelty.ratio"
+    again = check("scorecard", replace(table, expectations=suite.expectations))
+    before = json.loads((tmp_path / "results" / "scorecard.json").read_text())
+    assert [one.success for one in again.results] == [one["success"] for one in before["results"]]
+    assert before["success"] is False
+
+
+def test_every_stored_file_is_strict_json(tmp_path):
+    kept(tmp_path, spoiled())
+
+    def refuse(name):
+        raise ValueError(name)
+
+    files = [name for name in contents(tmp_path) if name.endswith(".json")]
+    assert len(files) == 7
+    for name in files:
+        json.loads((tmp_path / name).read_text(), parse_constant=refuse)
+
+
+def test_statistics_are_kept_by_column(tmp_path):
+    kept(tmp_path)
+    stored = json.loads((tmp_path / "statistics.json").read_text())
+    assert stored["actions[1]"]["count"] == sum(stored["actions[1]"]["histogram"]) == 100
+
+
+def test_the_same_inputs_give_the_same_bytes_in_place(tmp_path):
+    kept(tmp_path / "a", spoiled())
+    kept(tmp_path / "b", spoiled())
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    kept(tmp_path / "a")
+    assert contents(tmp_path / "a").keys() == contents(tmp_path / "b").keys()
+    assert contents(tmp_path / "a") != contents(tmp_path / "b")
+
+
+def test_no_file_tells_of_this_machine(tmp_path):
+    kept(tmp_path, spoiled())
+    traces = (str(tmp_path), sys.prefix, socket.gethostname(), "/tmp", "/home", "site-packages")
+    random_id = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}|20\d\d-?\d\d-?\d\dT")
+    for name, data in contents(tmp_path).items():
+        text = data.decode()
+        assert not [trace for trace in traces if trace in text], name
+        assert not random_id.search(text), name
+
+
+# --- pages
+
+
+class Links(HTMLParser):
+    """Everything that a page loads or points to, and the ids that can be pointed to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.points, self.ids = [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name == "id":
+                self.ids.add(value)
+            elif name in ("src", "href", "srcset", "data"):
+                (self.points if tag == "a" else self.loads).append(value)
+
+
+def test_pages_load_nothing_and_every_link_leads_somewhere(tmp_path):
+    kept(tmp_path, spoiled())
+    docs = tmp_path / "data_docs"
+    pages = {path.name: Links(path.read_text()) for path in docs.iterdir()}
+    assert pages.keys() == {"index.html", "statistics.html", "sample.html", "scorecard.html"}
+    assert {link for page in pages.values() for link in page.loads} == set()
+    for name, page in pages.items():
+        assert page.points, name
+        for link in page.points:
+            file, _, anchor = link.partition("#")
+            assert (docs / (file or name)).is_file(), link
+            assert not anchor or anchor in pages[file or name].ids, link
+    for path in docs.iterdir():
+        text = path.read_text()
+        assert not re.search(r"@import|url\(|https?://|<script|<i class", text), path.name
+
+
+def test_pages_say_what_failed_in_words(tmp_path, caplog):
+    kept(tmp_path, spoiled())
+    assert caplog.records == []  # what it cannot render, Great Expectations logs and leaves out
+    text = {
+        path.stem: " ".join(re.sub(r"<[^>]+>", " ", path.read_text()).split())
+        for path in (tmp_path / "data_docs").iterdir()
+    }
+    assert "The gate: failed" in text["index"]
+    assert "contract.finite failed failed 1 &lt;= 0 no NaN &amp; no &lt;infinity&gt;" in text["index"]
+    assert "novelty.ratio passed nothing expected not decidable &gt;= 0.9" in text["index"]
+    assert "passed minimum value must be greater than or equal to 0.9 . 0.95" in text["scorecard"]
+    assert "like the real columns (marginals.mean: 0.95, needs &gt;= 0.9" in text["scorecard"]
+    assert "failed : rewards" in text["sample"]
+    assert "maximum value must be less than or equal to 3.4028234663852886e+38 . inf" in text["sample"]
+    assert "failed : not finite" in text["statistics"]
+    assert "Unexpected Value Count column 1 1 rewards" in text["statistics"]
+
+
+def test_columns_stand_in_the_order_of_the_table(tmp_path):
+    fields = (Field(name="observations", shape=(12,)),)
+    rows = Transitions({"observations": np.zeros((5, 12), np.float32)})
+    kept(tmp_path, rows, fields=fields, suite=Suite(name="x", rules=(Rule(metric="marginals.mean", at_least=0),)))
+    text = (tmp_path / "data_docs" / "sample.html").read_text()
+    places = [text.index(f"observations[{i}]\n") for i in range(12)]
+    assert places == sorted(places)
+
+
+# --- the package
+
+
+def test_it_is_imported_only_when_something_is_checked():
+    code = "import sys, synth_pipeline.validation.expectations as e\n"
+    code += "print([m for m in ('great_expectations', 'pandas', 'jinja2') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_telemetry_is_off_before_the_import(monkeypatch):
+    monkeypatch.delenv("GX_ANALYTICS_ENABLED", raising=False)
+    great_expectations()
+    assert os.environ["GX_ANALYTICS_ENABLED"] == "false"
+
+
+def test_nothing_is_sent(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError(f"a socket to {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    kept(tmp_path)
