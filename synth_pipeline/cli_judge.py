@@ -104,7 +104,7 @@ class _Judged(NamedTuple):
         data, held_out = sources.load(self.real), None
         if self.unseen is not None:
             data, held_out = with_unseen(data, sources.load(self.unseen))
-        against = Against(data, suite, held_out, rules, not self.known_only)
+        against = Against(data, suite, held_out, rules, learn_oracle=not self.known_only)
         if opened is None:
             judge_file(self.what, against, folder)
         else:

@@ -25,6 +25,7 @@ from synth_pipeline.store import Store
 from synth_pipeline.tracking import FitProgress, say, short
 from synth_pipeline.validation.gate import Suite, Verdict
 from synth_pipeline.validation.judging import CARD, Table, judge_table
+from synth_pipeline.validation.metric import NUM_SPLITS
 from synth_pipeline.validation.oracle import SAMPLE
 from synth_pipeline.validation.picture_files import read_pictures
 from synth_pipeline.validation.record import read_scorecard
@@ -48,6 +49,8 @@ class Against:
         held_out: Ids of its episodes that the generator did not see; None: not known.
         rules: The user's rules.
         learn_oracle: Learn what follows where no simulator is known, which takes about a minute.
+        expectations: Also keep the gate as Great Expectations suites and Data Docs, which takes seconds.
+        splits: Pairs of real halves behind each floor that is costly.
         seed: Seed of every subsample.
     """
 
@@ -56,6 +59,8 @@ class Against:
     held_out: Integers | None = None
     rules: Rules | None = None
     learn_oracle: bool = True
+    expectations: bool = True
+    splits: int = NUM_SPLITS
     seed: int = 0
 
     def reference(self, fields: tuple[Field, ...]) -> Reference:
@@ -72,7 +77,7 @@ class Against:
             with FitProgress(None, label="oracle") as progress:
                 truth = learned_truth(real, truth, seed=self.seed, report=progress)
         compared = generators.modelled_fields(real.spec)
-        return Reference(real, fields, compared, truth, self.held_out, self.rules)
+        return Reference(real, fields, compared, truth, self.held_out, self.rules, splits=self.splits)
 
 
 def judge_store(target: Store, against: Against, folder: Path, *, spent: Mapping[str, float] | None = None) -> Verdict:
@@ -108,7 +113,8 @@ def judge_file(name: str, against: Against, folder: Path) -> Verdict:
 def _judge(table: Table, against: Against, fields: tuple[Field, ...], folder: Path) -> Verdict:
     reference, seed = against.reference(fields), against.seed
     beside = controls(reference, seed=seed)
-    return judge_table(table, reference, against.suite, folder, controls=beside, seed=seed)
+    kept = against.expectations
+    return judge_table(table, reference, against.suite, folder, controls=beside, expectations=kept, seed=seed)
 
 
 def controls(reference: Reference, *, seed: int) -> dict[str, list[Mapping[str, Any]]]:

@@ -42,6 +42,8 @@ class ValidationSettings(Config):
     """What the data is held against."""
 
     suite: str = Setting("default", description="shipped suite, or path of a YAML suite")
+    splits: int = Setting(20, ge=2, description="pairs of real halves behind each costly floor; fewer are rough")
+    expectations: bool = Setting(True, description="also keep the gate as Great Expectations suites and Data Docs")
     learn_oracle: bool = Setting(True, description="learn what follows from (s, a) where no simulator is known")
 
 

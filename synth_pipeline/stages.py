@@ -210,7 +210,7 @@ def validate(run: Run, config: RunConfig) -> Path:
     target = filled_store(run)
     source, settings = source_of(config), config.validation
     suite, rules = load_suite(settings.suite), rules_of(config)
-    made = (target.digest(), source.fingerprint(), suite, rules, settings.learn_oracle, config.seed)
+    made = (target.digest(), source.fingerprint(), suite, rules, settings, config.seed)
     key = content_hash(*made, METRICS)  # more metrics: judge again
     path = run.folder("validation") / CARD
     if (record := run.finished("validation", key)) and is_scorecard(path):
@@ -224,7 +224,8 @@ def validate(run: Run, config: RunConfig) -> Path:
         "generation, all workers": sum(n["seconds"] for n in target.sidecars().values()),
     }
     with working(run):
-        against = Against(source.load(), suite, held_out, rules, settings.learn_oracle, config.seed)
+        chosen = settings.model_dump(include={"learn_oracle", "expectations", "splits"})
+        against = Against(source.load(), suite, held_out, rules, seed=config.seed, **chosen)
         verdict = judge_store(target, against, run.folder("validation"), spent=spent)
         run.finish("validation", key, {"outcome": outcome(verdict), "digest": target.digest()})
     return path

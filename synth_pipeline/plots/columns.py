@@ -56,7 +56,8 @@ def histogram(axes: Axes, real: Floats, synthetic: Floats) -> None:
 
 
 def _bars(axes: Axes, real: Floats, synthetic: Floats) -> None:
-    classes = np.union1d(real, synthetic)
+    flags = real.dtype == bool
+    classes = np.array([False, True]) if flags else np.union1d(real, synthetic)
     sides = (("real rows", real, REAL, REAL), ("synthetic rows", synthetic, "none", SYNTHETIC))
     for shift, (label, values, face, edge) in zip((-0.25, 0.25), sides, strict=True):
         shares = [float(np.mean(values == value)) for value in classes]
@@ -64,8 +65,7 @@ def _bars(axes: Axes, real: Floats, synthetic: Floats) -> None:
         bars = axes.bar(places, shares, 0.46, facecolor=face, edgecolor=edge, linewidth=1.3, label=label)
         if len(classes) == 2:
             axes.bar_label(bars, [percent(share) if share < RARE else "" for share in shares], fontsize=7, padding=1)
-    names = classes if len(classes) > 2 or classes.dtype != bool else ["no", "yes"]
-    axes.set_xticks(np.arange(len(classes)), [str(name) for name in names])
+    axes.set_xticks(np.arange(len(classes)), ["no", "yes"] if flags else [str(name) for name in classes])
 
 
 @styled

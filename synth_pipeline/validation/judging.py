@@ -51,6 +51,7 @@ def judge_table(
     folder: Path,
     *,
     controls: Mapping[str, Fifths] | None = None,
+    expectations: bool = True,
     seed: int = 0,
 ) -> Verdict:
     """Judge rows, and write `scorecard.json`, `expectations/` and `pictures/`; a failed rule is a verdict, no error.
@@ -61,6 +62,7 @@ def judge_table(
         suite: The rules.
         folder: Where to.
         controls: Name of a control -> its errors by fifths of novelty, drawn beside those of the rows.
+        expectations: Also keep the gate as Great Expectations suites and Data Docs.
         seed: Seed of the subsamples.
 
     Raises:
@@ -71,16 +73,8 @@ def judge_table(
         verdict, card = scorecard(rows, reference, suite, episodes=table.episodes, seed=seed, progress=parts)
         sample = read_sample(rows, SAMPLE, seed=seed)
         parts("expectations")
-        card["expectations"] = store_expectations(
-            suite,
-            verdict,
-            card["measurements"],
-            statistics=statistics(rows, reference.fields, edges_of(real.transitions(), reference.fields)),
-            sample=sample,
-            fields=reference.fields,
-            rows=len(rows),
-            folder=folder / "expectations",
-        )
+        if expectations:
+            card["expectations"] = _expected(table, sample, card, reference, suite, verdict, folder / "expectations")
         parts("pictures")
         drawn = _drawn(table, sample, card, reference, controls, seed)
         write_pictures(folder / "pictures", drawn, digest=table.about["digest"])
@@ -91,6 +85,28 @@ def judge_table(
     write_json(folder / CARD, card)
     _tell(verdict, seconds, folder / CARD)
     return verdict
+
+
+def _expected(
+    table: Table,
+    sample: Transitions,
+    card: Mapping[str, Any],
+    reference: Reference,
+    suite: Suite,
+    verdict: Verdict,
+    folder: Path,
+) -> dict[str, Any]:
+    rows, fields = table.rows, reference.fields
+    return store_expectations(
+        suite,
+        verdict,
+        card["measurements"],
+        statistics=statistics(rows, fields, edges_of(reference.real.transitions(), fields)),
+        sample=sample,
+        fields=fields,
+        rows=len(rows),
+        folder=folder,
+    )
 
 
 def _drawn(

@@ -81,6 +81,7 @@ class Reference:
         held_out: Ids of the episodes of `real` that the generator did not see; None: novelty is not decidable.
         rules: The user's rules.
         floors: By metric, from an earlier judgement against the same data with the same seed; missing: measured.
+        splits: Pairs of real halves behind each floor that is costly.
     """
 
     real: Dataset
@@ -90,6 +91,7 @@ class Reference:
     held_out: Integers | None = None
     rules: Rules | None = None
     floors: Mapping[str, Floor] = field(default_factory=dict)
+    splits: int = NUM_SPLITS
 
     def families(
         self, rows: RowSource, synthetic: Transitions, episodes: Episodes | Segments | None, seed: int
@@ -97,7 +99,7 @@ class Reference:
         """Every family of metrics over a sample, by name; rules are exact."""
         real, held_out, truth = self.real, self.held_out, self.truth
         plain = Dataset(real.spec, rows=real.transitions()) if self.floors else real  # no episodes: no floors
-        splits = 0 if self.floors else NUM_SPLITS
+        splits = 0 if self.floors else self.splits
         system = kinematics.known_kinematics(real.spec) or (self.rules.system if self.rules else None)
         return {
             "rules": lambda: rules.rules(rows, self.rules),
