@@ -124,7 +124,7 @@ def study_of(corruption: Corruption, study: Study) -> dict[str, Any]:
     """What one corruption does: values of its metrics by strength, and which rules fail."""
     cards = {}
     for strength in corruption.strengths:
-        name = f"{corruption.apply.__name__}-{strength:g}"
+        name = f"{corruption.name}-{strength:g}"
 
         def make(strength: float = strength) -> Transitions:
             return corruption.apply(study.spoilt(corruption.name, strength), strength)
@@ -170,7 +170,7 @@ def sensitivity(study: Study) -> dict[str, list[list[Any]]]:
     fresh = values(study.judged("fresh", study.fresh.transitions))
     found: dict[str, list[list[Any]]] = {}
     for corruption in CORRUPTIONS:
-        card = read_json(study.folder / f"{corruption.apply.__name__}-{corruption.stated:g}.json")
+        card = read_json(study.folder / f"{corruption.name}-{corruption.stated:g}.json")
         for metric, one in values(card).items():
             floor = fresh[metric]["floor"] if metric in fresh else None
             if one["value"] is None or floor is None:

@@ -54,22 +54,27 @@ class Corruption:
     """One way to spoil rows.
 
     Attributes:
-        name: In plain words.
+        apply: (fresh rows, strength) -> spoilt rows.
+        words: What is done, with a place for the strength.
         metrics: Metrics that are meant to catch it.
         strengths: Three, rising.
         stated: Smallest strength that a gate must catch.
-        apply: (fresh rows, strength) -> spoilt rows.
     """
 
-    name: str
+    apply: Callable[[Fresh, float], Transitions]
+    words: str
     metrics: tuple[str, ...]
     strengths: tuple[float, float, float]
     stated: float
-    apply: Callable[[Fresh, float], Transitions]
+
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        return self.apply.__name__
 
     def label(self, strength: float) -> str:
-        """Name and strength, for a scale."""
-        return f"{self.name} {strength:g}"
+        """What is done, at a strength."""
+        return self.words.format(strength)
 
 
 def shuffled_actions(fresh: Fresh, share: float) -> Transitions:
@@ -201,30 +206,34 @@ def _like(values: Array, column: Array) -> Array:
 
 
 CORRUPTIONS = (
-    Corruption("actions shuffled in a share of", ("oracle.mean",), (0.03, 0.1, 1.0), 0.1, shuffled_actions),
-    Corruption("noise on s' of sd", ("oracle.median", "oracle.mean"), (0.03, 0.1, 0.3), 0.1, noisy_next),
-    Corruption("s' from t + 2 in a share of", ("oracle.mean",), (0.03, 0.1, 1.0), 0.1, late_next),
-    Corruption("reward bias of sd", ("oracle.reward_bias",), (0.05, 0.1, 0.2), 0.1, biased_rewards),
-    Corruption("flags flipped in", ("contract.terminations",), (0.003, 0.01, 0.03), 0.01, flipped_terminations),
-    Corruption("near-copies", ("novelty.copies",), (0.03, 0.1, 0.3), 0.1, near_copies),
+    Corruption(shuffled_actions, "actions shuffled in {:.0%} of rows", ("oracle.mean",), (0.03, 0.1, 1.0), 0.1),
+    Corruption(noisy_next, "noise of {:g} sd on s'", ("oracle.median", "oracle.mean"), (0.03, 0.1, 0.3), 0.1),
+    Corruption(late_next, "s' from t + 2 in {:.0%} of rows", ("oracle.mean",), (0.03, 0.1, 1.0), 0.1),
+    Corruption(biased_rewards, "rewards raised by {:.0%} of their sd", ("oracle.reward_bias",), (0.05, 0.1, 0.2), 0.1),
     Corruption(
-        "best episodes dropped",
+        flipped_terminations, "flags flipped in {:.1%} of rows", ("contract.terminations",), (0.003, 0.01, 0.03), 0.01
+    ),
+    Corruption(near_copies, "{:.0%} near-copies", ("novelty.copies",), (0.03, 0.1, 0.3), 0.1),
+    Corruption(
+        without_the_best,
+        "best {:.0%} of rows dropped",
         ("frechet.row", "coverage.distance", "coverage.rare"),
         (0.1, 0.25, 0.5),
         0.25,
-        without_the_best,
     ),
-    Corruption("variance lost", ("marginals.mean", "c2st.sa"), (0.05, 0.1, 0.2), 0.1, shrunk),
-    Corruption("actions out of bounds", ("contract.bounds",), (0.001, 0.01, 0.05), 0.01, actions_out_of_bounds),
-    Corruption("self-loops", ("kinematics.self_loops",), (0.02, 0.05, 0.15), 0.05, self_loops),
+    Corruption(shrunk, "{:.0%} of the variance lost", ("marginals.mean", "c2st.sa"), (0.05, 0.1, 0.2), 0.1),
     Corruption(
-        "two columns swapped in",
+        actions_out_of_bounds, "{:.1%} of actions out of bounds", ("contract.bounds",), (0.001, 0.01, 0.05), 0.01
+    ),
+    Corruption(self_loops, "{:.0%} self-loops", ("kinematics.self_loops",), (0.02, 0.05, 0.15), 0.05),
+    Corruption(
+        swapped_columns,
+        "two columns swapped in {:.0%} of rows",
         ("frechet.sa", "dependence.correlation", "c2st.row"),
         (0.1, 0.3, 1.0),
         0.3,
-        swapped_columns,
     ),
-    Corruption("gravity times", ("oracle.bias", "oracle.mean"), (1.1, 1.2, 1.5), 1.2, heavier),
+    Corruption(heavier, "gravity times {:g}", ("oracle.bias", "oracle.mean"), (1.1, 1.2, 1.5), 1.2),
 )
 
 

@@ -10,7 +10,7 @@ The blocks are one shell: what one of them sets (`source .venv/bin/activate`) th
 `synthpipe` on the PATH. So that it takes seconds, commands are changed before they are run (`SUBSTITUTIONS`):
 `make run` becomes the smoke preset in the same run directory, other targets of the Makefile are only looked up
 (`make -n`), datasets with a simulator are collected with few rows, SynthER is trained for few steps, no more than
-`MAX_ROWS` rows are generated, and they are judged by the suite for trainings of seconds.
+`MAX_ROWS` rows are generated, and they are judged by the table contract alone.
 """
 
 import re
@@ -30,6 +30,7 @@ SIMULATED = r"((?:hopper|halfcheetah|walker2d|pendulum|pointmaze-\w+|toy-[\w-]+)
 FEW = "{gradient_steps: 40, batch_size: 32}"
 FEW_MEAN = f"{{residual: none, regressor: {{width: 16, depth: 2, trainer: {FEW}}}}}"
 QUICK = " ".join(f"--set 'generator.{name}={FEW_MEAN}'" for name in ("dynamics", "rewards"))
+JUDGED = f"--suite '{ROOT}/tests/docs/contract.yaml' --no-learned-oracle"
 SUBSTITUTIONS = (
     (r"-g synther\b", f"-g synther --set 'generator.trainer={FEW}' {QUICK}"),
     (r"\bmake run\b", f"'{command_line.SYNTHPIPE}' run smoke -o runs/default"),
@@ -38,7 +39,7 @@ SUBSTITUTIONS = (
     (rf"\bsynthpipe (collect|train) {SIMULATED}(?=\s|$)(?! --rows)", r"synthpipe \1 \2 --rows 600"),
     (r"(?<= )(-n|--rows) (\d+)", lambda m: f"{m[1]} {min(int(m[2]), MAX_ROWS)}"),
     (r"(?<=synthpipe )run (default|paper)\b", r"run smoke -o runs/\1"),
-    (r"\bsynthpipe (?:validate|audit) [^#&\n]*[^#&\s]", r"\g<0> --suite smoke --no-learned-oracle"),
+    (r"\bsynthpipe (?:validate|audit) [^#&\n]*[^#&\s]", rf"\g<0> {JUDGED}"),
 )
 
 
@@ -142,8 +143,8 @@ def test_what_is_neither_run_nor_marked_is_found():
         ("synthpipe train toy-jumps/random --rows 50 -o a", "synthpipe train toy-jumps/random --rows 50 -o a"),
         ("synthpipe train mine.npz -o a", "synthpipe train mine.npz -o a"),
         ("synthpipe generate a -n 5000000", "synthpipe generate a -n 1000"),
-        ("synthpipe validate a  # b", "synthpipe validate a --suite smoke --no-learned-oracle  # b"),
-        ("synthpipe validate a && c", "synthpipe validate a --suite smoke --no-learned-oracle && c"),
+        ("synthpipe validate a  # b", f"synthpipe validate a {JUDGED}  # b"),
+        ("synthpipe validate a && c", f"synthpipe validate a {JUDGED} && c"),
         ("synthpipe run default --dry-run", "synthpipe run smoke -o runs/default --dry-run"),
     ],
 )

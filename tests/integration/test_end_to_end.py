@@ -112,6 +112,9 @@ def test_the_flat_file_holds_the_real_rows_and_all_synthetic_ones(smoke):
             np.testing.assert_array_equal(file[name][len(real) :], made[name])
 
 
+FAST = ("--suite", "smoke", "--no-learned-oracle")
+
+
 class Page(HTMLParser):
     """The words of a page, the files it would load, and what it links to."""
 
@@ -126,7 +129,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
         self.links += [values["href"]] if tag == "a" else []
-        self.loads += [values.get("src"), values.get("href")] if tag in ("img", "script", "link", "iframe") else []
+        loaded = [values.get("src"), values.get("href")] if tag in ("img", "script", "link", "iframe") else []
+        self.loads += [address for address in loaded if address is not None]
 
 
 def test_the_report_says_the_verdict_and_what_was_not_checked(smoke):
@@ -135,7 +139,7 @@ def test_the_report_says_the_verdict_and_what_was_not_checked(smoke):
     assert "Utility was not measured" in page.words
     assert store.open(smoke.run / "store").digest() in page.words
     assert all(load.startswith("data:image/svg+xml;base64,") for load in page.loads)
-    assert len(page.loads) >= 5
+    assert len(page.loads) >= 4
     assert len(page.links) == 3
     assert all((smoke.run / link).exists() for link in page.links)
 
@@ -368,7 +372,7 @@ def test_what_cannot_pass_is_reported_and_not_exported_unless_asked(control, she
 def test_a_store_is_held_against_another_dataset(copied, shell):
     before = contents(copied.run)
     for target in ("runs/smoke", "runs/smoke/store"):
-        answer = shell("validate", target, "--real", f"runs/smoke/export/{FLAT}.hdf5", "--no-learned-oracle")
+        answer = shell("validate", target, "--real", f"runs/smoke/export/{FLAT}.hdf5", *FAST)
         assert answer.code == 0, answer.err
         card = read_json(copied.folder / f"{target}-validation" / "scorecard.json")
         assert card["provenance"]["real rows"] == 12_000
@@ -378,11 +382,11 @@ def test_a_store_is_held_against_another_dataset(copied, shell):
 
 def test_anyones_file_is_audited(copied, shell):
     flat = f"runs/smoke/export/{FLAT}.hdf5"
-    answer = shell("audit", flat, "--real", "toy-linear-gaussian/random", "-o", "audited", "--dry-run")
-    assert "rules of 'default' on 12,000 rows" in answer.out
+    answer = shell("audit", flat, "--real", flat, "-o", "audited", *FAST, "--dry-run")
+    assert "rules of 'smoke' on 12,000 rows" in answer.out
     assert not (copied.folder / "audited").exists()
-    answer = shell("audit", flat, "--real", "toy-linear-gaussian/random", "-o", "audited")
-    assert answer.code in (0, 7), answer.err
+    answer = shell("audit", flat, "--real", flat, "-o", "audited", *FAST)
+    assert answer.code == 0, answer.err
     page = Page((copied.folder / "audited" / "report.html").read_text(encoding="utf-8"))
     assert "Audit of" in page.words
     assert (copied.folder / "audited" / "expectations" / "data_docs" / "index.html").exists()
