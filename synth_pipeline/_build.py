@@ -7,7 +7,12 @@ from pathlib import Path
 
 from setuptools.command.build_py import build_py
 
-SHIPPED = {"datasets/catalog": "*.yaml", "datasets/behaviours": "*", "validation/suites": "*.yaml"}
+SHIPPED = {
+    "datasets/catalog": "*.yaml",
+    "datasets/behaviours": "*",
+    "validation/suites": "*.yaml",
+    "validation": "*.yaml",
+}
 
 
 class BuildWithResources(build_py):  # type: ignore[misc]

@@ -50,6 +50,7 @@ class Against:
         rules: The user's rules.
         learn_oracle: Learn what follows where no simulator is known, which takes about a minute.
         expectations: Also keep the gate as Great Expectations suites and Data Docs, which takes seconds.
+        pictures: Draw the pictures of the report, and what they need of controls.
         splits: Pairs of real halves behind each floor that is costly.
         seed: Seed of every subsample.
     """
@@ -60,6 +61,7 @@ class Against:
     rules: Rules | None = None
     learn_oracle: bool = True
     expectations: bool = True
+    pictures: bool = True
     splits: int = NUM_SPLITS
     seed: int = 0
 
@@ -112,9 +114,17 @@ def judge_file(name: str, against: Against, folder: Path) -> Verdict:
 
 def _judge(table: Table, against: Against, fields: tuple[Field, ...], folder: Path) -> Verdict:
     reference, seed = against.reference(fields), against.seed
-    beside = controls(reference, seed=seed)
-    kept = against.expectations
-    return judge_table(table, reference, against.suite, folder, controls=beside, expectations=kept, seed=seed)
+    beside = controls(reference, seed=seed) if against.pictures else None
+    return judge_table(
+        table,
+        reference,
+        against.suite,
+        folder,
+        controls=beside,
+        expectations=against.expectations,
+        drawn=against.pictures,
+        seed=seed,
+    )
 
 
 def controls(reference: Reference, *, seed: int) -> dict[str, list[Mapping[str, Any]]]:

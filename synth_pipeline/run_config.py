@@ -44,6 +44,7 @@ class ValidationSettings(Config):
     suite: str = Setting("default", description="shipped suite, or path of a YAML suite")
     splits: int = Setting(20, ge=2, description="pairs of real halves behind each costly floor; fewer are rough")
     expectations: bool = Setting(True, description="also keep the gate as Great Expectations suites and Data Docs")
+    pictures: bool = Setting(True, description="draw the pictures of the report")
     learn_oracle: bool = Setting(True, description="learn what follows from (s, a) where no simulator is known")
 
 

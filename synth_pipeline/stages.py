@@ -224,7 +224,7 @@ def validate(run: Run, config: RunConfig) -> Path:
         "generation, all workers": sum(n["seconds"] for n in target.sidecars().values()),
     }
     with working(run):
-        chosen = settings.model_dump(include={"learn_oracle", "expectations", "splits"})
+        chosen = settings.model_dump(include={"learn_oracle", "expectations", "pictures", "splits"})
         against = Against(source.load(), suite, held_out, rules, seed=config.seed, **chosen)
         verdict = judge_store(target, against, run.folder("validation"), spent=spent)
         run.finish("validation", key, {"outcome": outcome(verdict), "digest": target.digest()})

@@ -1,6 +1,6 @@
 """What every metric says of rows that are known to be bad, and of rows that are known to be good.
 
-    python validation/calibrate.py corruptions     # validation.calibration, and validation/suites/sensitivity.yaml
+    python validation/calibrate.py corruptions     # validation.calibration, and validation/sensitivity.yaml
     python validation/calibrate.py cheaters        # validation.cheaters
 
 `corruptions`: fresh hopper rows (a fifth of the episodes, which no floor has seen) are spoilt in twelve ways at three
@@ -42,7 +42,7 @@ from synth_pipeline.validation.scorecard import Reference, scorecard
 from synth_pipeline.validation.truth import known_truth
 
 RESULTS = Path(__file__).resolve().parent / "results"
-SENSITIVITY = Path(__file__).resolve().parent / "suites" / "sensitivity.yaml"
+SENSITIVITY = Path(__file__).resolve().parent / "sensitivity.yaml"
 FOLDER = Path("runs/calibration")
 ROWS, SPLITS, FRESH = 100_000, 20, 0.2
 SUITE = "default"

@@ -23,7 +23,7 @@ from synth_pipeline.validation.scorecard import FAMILIES, Reference, read_sample
 from synth_pipeline.validation.statistics import edges_of, statistics
 
 CARD = "scorecard.json"
-SENSITIVITY = "validation/suites/sensitivity.yaml"
+SENSITIVITY = "validation/sensitivity.yaml"
 Fifths = Sequence[Mapping[str, Any]]
 
 
@@ -52,6 +52,7 @@ def judge_table(
     *,
     controls: Mapping[str, Fifths] | None = None,
     expectations: bool = True,
+    drawn: bool = True,
     seed: int = 0,
 ) -> Verdict:
     """Judge rows, and write `scorecard.json`, `expectations/` and `pictures/`; a failed rule is a verdict, no error.
@@ -63,6 +64,7 @@ def judge_table(
         folder: Where to.
         controls: Name of a control -> its errors by fifths of novelty, drawn beside those of the rows.
         expectations: Also keep the gate as Great Expectations suites and Data Docs.
+        drawn: Draw the pictures of the report.
         seed: Seed of the subsamples.
 
     Raises:
@@ -76,8 +78,8 @@ def judge_table(
         if expectations:
             card["expectations"] = _expected(table, sample, card, reference, suite, verdict, folder / "expectations")
         parts("pictures")
-        drawn = _drawn(table, sample, card, reference, controls, seed)
-        write_pictures(folder / "pictures", drawn, digest=table.about["digest"])
+        shown = _drawn(table, sample, card, reference, controls, seed) if drawn else []
+        write_pictures(folder / "pictures", shown, digest=table.about["digest"])
     seconds = time.perf_counter() - begin
     origin = {"real dataset": real.spec.dataset_id, "real rows": len(real), "seed": seed}
     card |= {"store": dict(table.about), "provenance": {**origin, **environment()["versions"]}}

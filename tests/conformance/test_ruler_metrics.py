@@ -134,6 +134,7 @@ class C2STTests(MetricTests):
     @pytest.fixture(autouse=True)
     def _few_trees(self, monkeypatch):
         monkeypatch.setattr("synth_pipeline.validation.c2st.TREES", 15)
+        monkeypatch.setattr("synth_pipeline.validation.c2st.EPOCHS", 1)
 
     def measure(self, real, synthetic, seed=0):
         return c2st(real, synthetic, splits=3, seed=seed)

@@ -14,6 +14,7 @@ from synth_pipeline.validation.gate import Suite
 from synth_pipeline.validation.rules import Rules
 
 SUITE = Suite.parse({"name": "few", "rules": [{"metric": "marginals.mean", "at_least": 0.5}]})
+QUICK = {"learn_oracle": False, "expectations": False, "splits": 3}
 NAMES = ("observations", "actions", "rewards", "next_observations", "terminations")
 
 
@@ -29,7 +30,7 @@ def saved(path, rows):
 
 def test_anyones_file_is_judged_and_gets_a_page(real, tmp_path):
     file = saved(tmp_path / "theirs.npz", toy_data.toy_dataset(seed=1).transitions())
-    verdict = judge_file(file, Against(real, SUITE, learn_oracle=False), tmp_path / "audit")
+    verdict = judge_file(file, Against(real, SUITE, learn_oracle=False, splits=3), tmp_path / "audit")
     card = read_json(tmp_path / "audit" / "scorecard.json")
     assert verdict.passed
     assert card["verdict"]["passed"]
@@ -78,7 +79,7 @@ def test_unseen_episodes_come_last_and_are_named(real):
 def test_rules_must_fit_the_data(real):
     rules = Rules.parse({"columns": {"rewrads": {"low": 0.0}}}, where="test")
     with pytest.raises(UnknownNameError, match="rewrads"):
-        Against(real, SUITE, rules=rules, learn_oracle=False).reference(modelled_fields(real.spec))
+        Against(real, SUITE, rules=rules, **QUICK).reference(modelled_fields(real.spec))
 
 
 @pytest.mark.parametrize("fault", ["nan", "width", "few", "constant"])
@@ -93,18 +94,18 @@ def test_bad_files_get_an_error_or_a_verdict_and_never_pass(real, tmp_path, faul
         rows = rows.take(np.arange(1))
     else:
         rows = rows.with_columns(observations=np.zeros_like(rows["observations"]))
-    file, against = saved(tmp_path / "bad.npz", rows), Against(real, SUITE, learn_oracle=False)
+    file, against = saved(tmp_path / "bad.npz", rows), Against(real, SUITE, **QUICK)
     if fault == "nan":
         with pytest.raises(SourceError, match="rewards"):
             judge_file(file, against, tmp_path / "audit")
         assert not (tmp_path / "audit").exists()
         return
     strict = Suite.parse({"name": "s", "rules": [{"metric": "contract.schema", "at_most": 0}, *SUITE.plain()["rules"]]})
-    against = Against(real, strict if fault == "width" else SUITE, learn_oracle=False)
+    against = Against(real, strict if fault == "width" else SUITE, **QUICK)
     assert fault == "constant" or not judge_file(file, against, tmp_path / "audit").passed
     if fault == "constant":
         tight = Suite.parse({"name": "t", "rules": [{"metric": "marginals.worst", "at_least": 0.6}]})
-        assert not judge_file(file, Against(real, tight, learn_oracle=False), tmp_path / "audit").passed
+        assert not judge_file(file, Against(real, tight, **QUICK), tmp_path / "audit").passed
     assert write_page(tmp_path / "audit", "Bad", fix="none").exists()
 
 
@@ -112,6 +113,8 @@ def test_one_real_episode_is_enough_to_judge_marginals(tmp_path):
     one = toy_data.toy_dataset(lengths=(60,))
     file = saved(tmp_path / "theirs.npz", toy_data.toy_dataset(seed=1).transitions())
     assert isinstance(Dataset(one.spec, one.episodes), Dataset)
-    judge_file(file, Against(one, SUITE), tmp_path / "audit")  # no two halves: no learned oracle, no floors
+    judge_file(
+        file, Against(one, SUITE, splits=3, expectations=False), tmp_path / "audit"
+    )  # no two halves: no learned oracle, no floors
     card = read_json(tmp_path / "audit" / "scorecard.json")
     assert all(m["floor"] is None for m in card["measurements"])

@@ -22,7 +22,7 @@ ANY = Suite.parse({"name": "any", "rules": [{"metric": "contract.schema", "at_mo
 
 def card(real, rows, truth, suite=ANY, held_out=None, floors=None, **options):
     fields = tuple(field for field in real.spec.fields if field.name != "truncations")
-    reference = Reference(real, fields, fields, truth, held_out, floors=floors or {})
+    reference = Reference(real, fields, fields, truth, held_out, floors=floors or {}, splits=3)
     return scorecard(Dataset(real.spec, rows=rows), reference, suite, **options)[1]
 
 
