@@ -46,6 +46,7 @@ SENSITIVITY = Path(__file__).resolve().parent / "sensitivity.yaml"
 FOLDER = Path("runs/calibration")
 ROWS, SPLITS, FRESH = 100_000, 20, 0.2
 SUITE = "default"
+TRACE = 0.01  # of what the worst corruption does to a metric
 DETERMINISTIC, STOCHASTIC = "hopper/medium-replay", "toy-bimodal-slip/random"
 
 
@@ -166,21 +167,26 @@ def corruptions() -> None:
 
 
 def sensitivity(study: Study) -> dict[str, list[list[Any]]]:
-    """Metric -> the corruptions of stated strength that it notices, the mildest first."""
+    """Metric -> the corruptions of stated strength that it notices, the mildest first; traces are left out."""
     fresh = values(study.judged("fresh", study.fresh.transitions))
-    found: dict[str, list[list[Any]]] = {}
+    found: dict[str, list[tuple[float, str, float]]] = {}
     for corruption in CORRUPTIONS:
         card = read_json(study.folder / f"{corruption.name}-{corruption.stated:g}.json")
         for metric, one in values(card).items():
             floor = fresh[metric]["floor"] if metric in fresh else None
             if one["value"] is None or floor is None:
                 continue
-            bad = badness(one["value"], one["direction"], one["target"])
             worst = floor["worst95"] if one["target"] is not None else badness(floor["worst95"], one["direction"])
-            if bad > worst:
-                label = corruption.label(corruption.stated)
-                found.setdefault(metric, []).append([label, float(f"{one['value']:.4g}"), bad])
-    return {metric: [row[:2] for row in sorted(rows, key=lambda row: row[2])] for metric, rows in found.items()}
+            unspoilt = badness(fresh[metric]["value"], one["direction"], one["target"])
+            excess = badness(one["value"], one["direction"], one["target"]) - max(worst, unspoilt)
+            row = (excess, corruption.label(corruption.stated), float(f"{one['value']:.4g}"))
+            found.setdefault(metric, []).append(row)
+    scales: dict[str, list[list[Any]]] = {}
+    for metric, rows in found.items():
+        least = TRACE * max(excess for excess, _, _ in rows)
+        scale = [[label, value] for excess, label, value in sorted(rows) if excess > max(least, 0)]
+        scales |= {metric: scale} if scale else {}
+    return scales
 
 
 def cheating(study: Study) -> dict[str, Callable[[], Transitions]]:
