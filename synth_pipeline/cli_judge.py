@@ -40,7 +40,7 @@ def validate(
         if dry_run:
             _plan_judging("validate", asked, len(opened), target)
             return
-        judged = _Judged(target, real, suite, rules, unseen, known_only)
+        judged = _Judged(url, real, suite, rules, unseen, known_only)
         judged.write(Path(f"{name}-validation"), opened)
         return
     _require_real(target)

@@ -36,6 +36,7 @@ from synth_pipeline.validation.truth import known_truth
 
 HEADLINE = "oracle.mean"
 CONTROLS: dict[str, dict[str, Any]] = {"SMOTE": {"kind": "smote"}, "noise": {"kind": "noise"}}
+UNKNOWN = {"generator": {"kind": "unknown"}}  # of files, and of stores that no generator made
 EPISODE_ROWS = 50_000  # of a table of trajectories, at most, that are judged as trajectories
 
 
@@ -75,7 +76,7 @@ class Against:
         if self.rules is not None:
             self.rules.require(real.spec)
         truth = known_truth(real.spec)
-        if self.learn_oracle and truth.oracle is None and truth.kernel is None:
+        if self.learn_oracle:
             with FitProgress(None, label="oracle") as progress:
                 truth = learned_truth(real, truth, seed=self.seed, report=progress)
         compared = generators.modelled_fields(real.spec)
@@ -92,7 +93,7 @@ def judge_store(target: Store, against: Against, folder: Path, *, spent: Mapping
         spent: Seconds that the rows have cost, by what for.
     """
     target.verify()
-    about = {"path": target.url, "digest": target.digest(), "rows": len(target), **target.config}
+    about = {"path": target.url, "digest": target.digest(), "rows": len(target), **UNKNOWN, **target.config}
     episodes = _some_episodes(target) if target.schema.kind == "trajectories" else None
     return _judge(Table(target, about, episodes, spent or {}), against, target.schema.columns, folder)
 
@@ -107,7 +108,7 @@ def judge_file(name: str, against: Against, folder: Path) -> Verdict:
     data = source.load()
     if not len(data):
         raise SourceError(f"'{name}' holds no rows", found="0 rows", accepted="at least one transition")
-    about = {"path": name, "digest": source.fingerprint(), "rows": len(data), "generator": {"kind": "unknown"}}
+    about = {"path": name, "digest": source.fingerprint(), "rows": len(data), **UNKNOWN}
     episodes = None if data.episodes is None else _first(data.episodes)
     return _judge(Table(data, about, episodes), against, generators.modelled_fields(against.real.spec), folder)
 

@@ -221,7 +221,7 @@ def validate(run: Run, config: RunConfig) -> Path:
     held_out = None if facts.held_out_episodes is None else np.array(facts.held_out_episodes, np.int64)
     spent = {
         "training": facts.seconds,
-        "generation, all workers": sum(n["seconds"] for n in target.sidecars().values()),
+        "generation, all workers": sum(note.get("seconds", 0.0) for note in target.sidecars().values()),
     }
     with working(run):
         chosen = settings.model_dump(include={"learn_oracle", "expectations", "pictures", "splits"})

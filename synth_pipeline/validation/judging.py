@@ -131,9 +131,11 @@ def sensitivity() -> dict[str, list[tuple[str, float]]]:
 
 
 def outcome(verdict: Verdict) -> str:
-    """`PASS 6/6 rules`."""
-    passed = len(verdict.rules) - len(verdict.failures())
-    return f"{'PASS' if verdict.passed else 'FAIL'} {passed}/{len(verdict.rules)} rules"
+    """`PASS 25/25 rules, 5 not decidable`: an optional rule that could not be decided did not pass anything."""
+    undecided = sum(rule.passed and rule.value is None for rule in verdict.rules)
+    judged = len(verdict.rules) - undecided
+    text = f"{'PASS' if verdict.passed else 'FAIL'} {judged - len(verdict.failures())}/{judged} rules"
+    return text + (f", {undecided} not decidable," if undecided else "")
 
 
 def _tell(verdict: Verdict, seconds: float, path: Path) -> None:

@@ -129,7 +129,10 @@ def _gate(verdict: Numbers, measurements: Sequence[Numbers]) -> str:
     if failed:
         text = f"<b>Failed</b> {len(failed)} of {count} of the suite '{suite}'. Do not train on this data."
         return f'<div class="gate">{text}{items([rule["sentence"] for rule in failed])}</div>'
-    text = f"<b>Passed</b> all {count} of the suite '{suite}'. "
+    decided = sum(rule["value"] is not None for rule in verdict["rules"])
+    text = f"<b>Passed</b> all {counted(decided, 'rule')} of the suite '{suite}'"
+    open_ones = len(verdict["rules"]) - decided
+    text += f" that could be decided ({open_ones} could not). " if open_ones else ". "
     if beside := len(_unjudged(verdict["rules"], measurements)):
         were = "metric was measured and has" if beside == 1 else "metrics were measured and have"
         text += f"{beside} further {were} no rule in this suite: read them before you trust it."
@@ -147,10 +150,10 @@ def _judged(rules: Sequence[Numbers], measurements: Sequence[Numbers], scale: Sc
     by_name = {m["metric"]: m for m in measurements}
     rows = []
     for rule in sorted(rules, key=lambda rule: list(QUESTIONS).index(rule["verdict"])):
-        m, word = by_name.get(rule["metric"]), "pass" if rule["passed"] else "fail"
+        m = by_name.get(rule["metric"])
         rows.append(
             (
-                f'<span class="{word} whole">{"✓ pass" if rule["passed"] else "✗ FAIL"}</span>',
+                _mark(rule),
                 f"<b>{escape(rule['metric'])}</b>" + _small(escape(rule["why"])) + (_about(m, scale) if m else ""),
                 number(rule["value"]) if rule["value"] is not None else "not decidable",
                 span(escape(rule["threshold"].replace(">=", "≥").replace("<=", "≤"))),
@@ -158,6 +161,15 @@ def _judged(rules: Sequence[Numbers], measurements: Sequence[Numbers], scale: Sc
             )
         )
     return table(("", "rule", "value", "needs", "real against real"), rows)
+
+
+def _mark(rule: Numbers) -> str:
+    """A failed rule fails also when it could not be decided: then it was required."""
+    if not rule["passed"]:
+        return '<span class="fail whole">✗ FAIL</span>'
+    if rule["value"] is None:
+        return ""
+    return '<span class="pass whole">✓ pass</span>'
 
 
 def _measured(measurements: Sequence[Numbers], scale: Scale) -> str:

@@ -5,12 +5,15 @@ import pytest
 import toy_data
 from worlds import roll
 
+from synth_pipeline import stages, store
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.errors import SourceError, UnknownNameError
 from synth_pipeline.generators.base import modelled_fields
-from synth_pipeline.judgement import CONTROLS, Against, controls, judge_file, with_unseen, write_page
+from synth_pipeline.judgement import CONTROLS, Against, controls, judge_file, judge_store, with_unseen, write_page
 from synth_pipeline.runs import read_json
+from synth_pipeline.sources.stored import StoreSource
 from synth_pipeline.validation.gate import Suite
+from synth_pipeline.validation.judging import outcome
 from synth_pipeline.validation.rules import Rules
 
 SUITE = Suite.parse({"name": "few", "rules": [{"metric": "marginals.mean", "at_least": 0.5}]})
@@ -53,7 +56,7 @@ def test_where_nothing_is_known_dynamics_are_learned_and_their_own_error_is_told
         Against(real, SUITE, learn_oracle=learn, seed=7).reference(modelled_fields(real.spec))
     hopper = roll("hopper", episodes=4, steps=20)
     assert Against(hopper, SUITE).reference(modelled_fields(hopper.spec)).truth.oracle is not None
-    assert asked == [7]  # once: not when told not to, and not where a simulator is known
+    assert asked == [7, 0]  # not when told not to; where a simulator is known, there is nothing to learn
 
 
 def test_controls_are_judged_at_equal_novelty():
@@ -64,6 +67,29 @@ def test_controls_are_judged_at_equal_novelty():
     assert all(len(fifths) == 5 for fifths in found.values())
     assert sum(part["rows"] for part in found["SMOTE"]) > 1000
     assert controls(Against(hopper, SUITE).reference(modelled_fields(hopper.spec)), seed=0) == {}  # no split
+
+
+def test_a_store_that_no_generator_made_is_judged_as_trajectories(tmp_path, monkeypatch):
+    monkeypatch.setenv("SYNTHPIPE_DATA", str(tmp_path / "data"))
+    folder = stages.collect("toy-linear-gaussian/random", rows=600)
+    real = StoreSource(folder).load()
+    judge_store(store.open(folder), Against(real, SUITE, **QUICK), tmp_path / "judged")
+    card = read_json(tmp_path / "judged" / "scorecard.json")
+    assert card["store"]["generator"] == {"kind": "unknown"}
+    found = {m["metric"]: m["value"] for m in card["measurements"]}
+    assert found["trajectories.chain"] == found["trajectories.returns"] == 0
+    assert write_page(tmp_path / "judged", "Collected", fix="none").exists()
+
+
+def test_rules_that_could_not_be_decided_did_not_pass(real, tmp_path):
+    rules = [*SUITE.plain()["rules"], {"metric": "oracle.mean", "at_most": 1, "optional": True}]
+    suite = Suite.parse({"name": "open", "rules": rules})
+    file = saved(tmp_path / "theirs.npz", toy_data.toy_dataset(seed=1).transitions())
+    verdict = judge_file(file, Against(real, suite, **QUICK), tmp_path / "audit")
+    assert outcome(verdict) == "PASS 1/1 rules, 1 not decidable,"
+    text = write_page(tmp_path / "audit", "Open", fix="none").read_text()
+    assert "all 1 rule of the suite 'open' that could be decided (1 could not)" in text
+    assert text.count("✓ pass<") == 1
 
 
 def test_unseen_episodes_come_last_and_are_named(real):
