@@ -1,18 +1,12 @@
-"""The one trainer: EMA, warm-up and decay, clipping, bf16 autocast, bit-exact resume, divergence guard.
-
-Training is a pure function of (configuration, seed, data): a run that is killed and started again ends with the same
-bytes as one that was not. State is safetensors and JSON, never a pickle.
-"""
+"""The trainer of a network by one loss: EMA, warm-up and decay, clipping, bf16 autocast, on the loop of `loop.py`."""
 
 from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import torch
 from pydantic import Field as Setting
@@ -20,13 +14,10 @@ from torch import Tensor, nn
 
 from synth_pipeline.config import Config, content_hash
 from synth_pipeline.diffusion.device import Precision, autocast, resolve_precision
-from synth_pipeline.errors import CheckpointError
-from synth_pipeline.runs import write_bytes
+from synth_pipeline.diffusion.loop import Learner, Report, Values, load_optimizer, optimizer_tensors, under
 from synth_pipeline.seeding import Stage, integer_seed
 
-T = TypeVar("T")
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
-Report = Callable[[int, int, Mapping[str, float]], None]
 
 
 class TrainerConfig(Config):
@@ -47,11 +38,7 @@ class TrainerConfig(Config):
     checkpoint_seconds: float = Setting(60.0, gt=0, description="time between checkpoints; never changes the result")
 
 
-class TrainingDivergedError(CheckpointError):
-    """The loss or the gradient stopped being finite."""
-
-
-class Trainer:
+class Trainer(Learner):
     """A network, its average, its optimiser and its position in the run.
 
     Args:
@@ -78,7 +65,7 @@ class Trainer:
             fused=True,
         )
         self.rng = torch.Generator(self.device).manual_seed(integer_seed(seed, Stage.TRAIN))
-        self.seed, self.steps = seed, 0
+        self.seed = seed
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then cosine to zero or constant."""
@@ -90,10 +77,11 @@ class Trainer:
         progress = (step - c.warmup_steps) / max(1, c.gradient_steps - c.warmup_steps)
         return c.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
-    def step(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """One optimiser step; returns loss and gradient norm as tensors (no host sync)."""
+    def step(self, batch: Tensor) -> Values:
+        """One optimiser step; returns loss, gradient norm and learning rate (no host sync)."""
+        rate = self.learning_rate(self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.steps)
+            group["lr"] = rate
         with autocast(self.device, self.precision):
             loss = self.loss(self.network, batch, self.rng)
         self.optimizer.zero_grad(set_to_none=True)
@@ -103,7 +91,7 @@ class Trainer:
         self.steps += 1
         if self.steps % self.config.ema_every == 0:
             self._update_average()
-        return loss.detach(), norm
+        return {"loss": loss.detach(), "gradient_norm": norm, "learning_rate": rate}
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -124,30 +112,14 @@ class Trainer:
             TrainingDivergedError: When loss or gradient is not finite at a log line.
             CheckpointError: When the checkpoint is of another run.
         """
-        if checkpoint is not None and checkpoint.exists():
-            self.restore(checkpoint)
-        rows = data.to(self.device)
-        saved = time.monotonic()
-        while self.steps < self.config.gradient_steps:
-            chosen = torch.randint(len(rows), (self.config.batch_size,), generator=self.rng, device=self.device)
-            loss, norm = self.step(rows[chosen])
-            if self.steps % self.config.log_every == 0 or self.steps == self.config.gradient_steps:
-                self._log(float(loss), float(norm), report)
-            finished = self.steps == self.config.gradient_steps
-            if checkpoint is not None and (finished or time.monotonic() - saved > self.config.checkpoint_seconds):
-                self.save(checkpoint)
-                saved = time.monotonic()
+        rows, c = data.to(self.device), self.config
 
-    def _log(self, loss: float, norm: float, report: Report | None) -> None:
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise TrainingDivergedError(
-                "training diverged",
-                found=f"loss {loss}, gradient norm {norm} at step {self.steps:,}",
-                fix="lower the generator's learning rate with --set and train again",
-            )
-        if report is not None:
-            values = {"loss": loss, "gradient_norm": norm, "learning_rate": self.learning_rate(self.steps)}
-            report(self.steps, self.config.gradient_steps, values)
+        def draw(rng: torch.Generator) -> Tensor:
+            return rows[torch.randint(len(rows), (c.batch_size,), generator=rng, device=self.device)]
+
+        steps = {"until": c.gradient_steps, "total": c.gradient_steps, "log_every": c.log_every}
+        seconds = c.checkpoint_seconds
+        self.run(draw, **steps, checkpoint=checkpoint, checkpoint_seconds=seconds, report=report)
 
     @property
     def identity(self) -> str:
@@ -156,78 +128,17 @@ class Trainer:
         numbers = self.config.model_dump(mode="json", exclude={"checkpoint_seconds", "log_every"})
         return content_hash(numbers, shapes, self.seed)
 
-    def save(self, path: Path) -> None:
-        """Write everything that the rest of the run depends on, in one file that appears whole."""
-        from safetensors.torch import save as to_bytes
-
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, average, moments of the optimiser."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        tensors["rng"] = self.rng.get_state()
-        header = {"steps": str(self.steps), "identity": self.identity}
-        write_bytes(path, to_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=header))
+        return tensors | optimizer_tensors(self.optimizer, "optimizer.")
 
-    def restore(self, path: Path) -> None:
-        """Continue from a checkpoint.
-
-        Raises:
-            CheckpointError: When it is damaged, or of another configuration, seed or network.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt", device=str(self.device)) as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"the checkpoint '{path}' is damaged", found=str(error), fix="delete it and train again"
-            ) from None
-        if header.get("identity") != self.identity:
-            raise CheckpointError(
-                f"the checkpoint '{path}' belongs to another run",
-                accepted="the same network, seed and training settings",
-                fix="delete it, or go back to the settings it was made with",
-            )
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Inverse of `tensors`."""
         self.network.load_state_dict(under(tensors, "network."))
         self.average.load_state_dict(under(tensors, "average."))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in under(tensors, "optimizer.").items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.rng.set_state(tensors["rng"].cpu())
-        self.steps = int(header["steps"])
-
-
-@dataclass
-class Phases:
-    """Several trainings in a row that are reported and resumed as one.
-
-    Attributes:
-        steps: Name of a phase -> its steps, in order; a phase that turns out not to be needed is taken out.
-        report: Gets (step of all, steps of all, values under the phase's name).
-        checkpoint: Each phase keeps its state beside this file, under its name.
-    """
-
-    steps: dict[str, int]
-    report: Report | None = None
-    checkpoint: Path | None = None
-
-    def phase(self, name: str) -> dict[str, Any]:
-        """Keyword arguments of `Trainer.train` (and of every `fit`) for one phase."""
-        names, path, report = list(self.steps), self.checkpoint, self.report
-        before, whole = sum(self.steps[n] for n in names[: names.index(name)]), sum(self.steps.values())
-
-        def forward(step: int, total: int, values: Mapping[str, float]) -> None:
-            assert report is not None
-            report(before + step, whole, {f"{name}.{key}": value for key, value in values.items()})
-
-        return {
-            "report": None if report is None else forward,
-            "checkpoint": None if path is None else path.with_name(f"{path.stem}-{name}{path.suffix}"),
-        }
+        load_optimizer(self.optimizer, tensors, "optimizer.")
 
 
 @torch.no_grad()
@@ -244,8 +155,3 @@ def soft_update(target: nn.Module, source: nn.Module, weight: float) -> None:
     torch._foreach_lerp_(ours, theirs, weight)
     for ours_buffer, theirs_buffer in zip(target.buffers(), source.buffers(), strict=True):
         ours_buffer.copy_(theirs_buffer)
-
-
-def under(arrays: Mapping[str, T], prefix: str) -> dict[str, T]:
-    """The arrays whose name begins with `prefix`, without it."""
-    return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}

@@ -23,12 +23,13 @@ from synth_pipeline.data.normalize import NORMALIZERS, Normalizer, Standard
 from synth_pipeline.diffusion.device import Resolved, autocast, pick_device
 from synth_pipeline.diffusion.grid import Grid, Spacing, make_grid
 from synth_pipeline.diffusion.guidance import classifier_free
+from synth_pipeline.diffusion.loop import Report, under
 from synth_pipeline.diffusion.networks.mlp import ModulatedMLP, ResidualMLP
 from synth_pipeline.diffusion.parametrisation import Denoiser, Parametrisation
 from synth_pipeline.diffusion.sampler import Step, sample
 from synth_pipeline.diffusion.schedules import EDM
 from synth_pipeline.diffusion.steps import STEPS, Churn, Heun
-from synth_pipeline.diffusion.trainer import Report, Trainer, TrainerConfig, under
+from synth_pipeline.diffusion.trainer import Trainer, TrainerConfig
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.seeding import Stage, integer_seed
 

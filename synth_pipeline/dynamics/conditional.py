@@ -24,7 +24,8 @@ from pydantic import Field as Setting
 from synth_pipeline.config import Config
 from synth_pipeline.data.fields import Array
 from synth_pipeline.data.normalize import Standard
-from synth_pipeline.diffusion.trainer import Phases, TrainerConfig, under
+from synth_pipeline.diffusion.loop import Phases, under
+from synth_pipeline.diffusion.trainer import TrainerConfig
 from synth_pipeline.diffusion.vector import NetworkConfig, SamplerConfig, VectorConfig, VectorDiffusion
 from synth_pipeline.dynamics.regressor import Floats, Regressor, RegressorConfig
 from synth_pipeline.seeding import Stage, stream

@@ -14,7 +14,7 @@ from synth_pipeline.data.fields import Array, Layout
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.data.split import split_dataset
-from synth_pipeline.diffusion.trainer import Report
+from synth_pipeline.diffusion.loop import Report
 from synth_pipeline.dynamics.regressor import Regressor, RegressorConfig
 from synth_pipeline.errors import SourceError
 from synth_pipeline.validation.oracle import ERRORS, difference_scale, hold_against

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,9 @@ from synth_pipeline.config import Config
 from synth_pipeline.data.fields import Array
 from synth_pipeline.data.normalize import Standard
 from synth_pipeline.diffusion.device import pick_device
-from synth_pipeline.diffusion.trainer import Report, Trainer, TrainerConfig, under
+from synth_pipeline.diffusion.loop import Report, under
+from synth_pipeline.diffusion.networks.perceptrons import Perceptrons
+from synth_pipeline.diffusion.trainer import Trainer, TrainerConfig
 from synth_pipeline.seeding import Stage, integer_seed
 
 Floats = npt.NDArray[np.float64]
@@ -64,34 +65,22 @@ class Moments:
     disagreement: Floats
 
 
-class Members(nn.Module):
-    """`members` perceptrons side by side: every layer is one batched matrix product."""
+class Members(Perceptrons):
+    """Perceptrons that give a mean and a bounded log-variance."""
 
     def __init__(self, inputs: int, outputs: int, config: RegressorConfig, generator: torch.Generator) -> None:
-        super().__init__()
         sizes = [inputs, *[config.width] * config.depth, 2 * outputs]
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for fan_in, fan_out in pairwise(sizes):
-            weight = torch.randn(config.members, fan_in, fan_out, generator=generator) / fan_in**0.5
-            self.weights.append(nn.Parameter(weight))
-            self.biases.append(nn.Parameter(torch.zeros(config.members * fan_out)))  # flat: the trainer decays matrices
+        super().__init__(sizes, members=config.members, generator=generator, initial="normal", activation=silu)
         self.upper = nn.Parameter(torch.full((outputs,), 1.0))
         self.lower = nn.Parameter(torch.full((outputs,), -10.0))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """`[b, inputs]` -> means and log-variances, `[members, b, outputs]` each."""
-        layers = list(zip(self.weights, self.biases, strict=True))
-        h = x.expand(len(self.weights[0]), *x.shape)
-        for weight, bias in layers[:-1]:
-            h = silu(_affine(h, weight, bias))
+        h = self.hidden(x)
         with torch.autocast(x.device.type, enabled=False):  # errors are a few percent of a mean: too fine for bfloat16
-            mean, raw = _affine(h.float(), *layers[-1]).chunk(2, dim=-1)
+            mean, raw = self.layer(-1, h.float()).chunk(2, dim=-1)
         bounded = self.upper - softplus(self.upper - raw)
         return mean, self.lower + softplus(bounded - self.lower)
-
-
-def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.baddbmm(bias.view(len(weight), 1, -1), h, weight)
 
 
 class Regressor:

@@ -15,7 +15,8 @@ import numpy as np
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.diffusion.trainer import Phases, Report, TrainerConfig
+from synth_pipeline.diffusion.loop import Phases, Report
+from synth_pipeline.diffusion.trainer import TrainerConfig
 from synth_pipeline.dynamics.ensemble import Ensemble, learned_oracle
 from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import SourceError

@@ -31,7 +31,8 @@ from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.fields import Array, Field, Layout
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
-from synth_pipeline.diffusion.trainer import Phases, TrainerConfig, under
+from synth_pipeline.diffusion.loop import Phases, under
+from synth_pipeline.diffusion.trainer import TrainerConfig
 from synth_pipeline.diffusion.vector import SamplerConfig, VectorConfig, VectorDiffusion
 from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig
 from synth_pipeline.dynamics.regressor import RegressorConfig

@@ -20,7 +20,7 @@ from synth_pipeline.validation.metric import NUM_SPLITS, Direction, Measurement,
 from synth_pipeline.validation.neighbours import ROW, STATE_ACTION, Neighbours
 
 SAMPLE = 10_000  # queries of each side
-TRAINING = 200_000  # training rows in the index
+TRAINING = 1_000_000  # training rows in the index; copies of what lies beyond would be missed
 FLOOR_SAMPLE, FLOOR_TRAINING = 500, 20_000  # the same two numbers of each side of a real split
 COPY = 1e-3  # of the median held-out distance
 SOURCE = "distance to closest record against held-out rows (Platzer and Reutterer 2021)"

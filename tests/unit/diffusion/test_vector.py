@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from synth_pipeline.diffusion.device import native_bfloat16, resolve_precision
-from synth_pipeline.diffusion.trainer import Phases
+from synth_pipeline.diffusion.loop import Phases
 from synth_pipeline.diffusion.vector import VectorConfig, VectorDiffusion
 from synth_pipeline.errors import ConfigError, SourceError
 

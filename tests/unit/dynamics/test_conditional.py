@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from synth_pipeline.diffusion.trainer import Phases
+from synth_pipeline.diffusion.loop import Phases
 from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig, shared_error, smooth_error
 
 FEW = {"gradient_steps": 400, "batch_size": 256, "warmup_steps": 20, "learning_rate": 3e-3, "precision": "float32"}
