@@ -21,7 +21,7 @@ for _name, _value in TELEMETRY.items():
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from synth_pipeline import __version__, cli_judge  # noqa: E402
+from synth_pipeline import __version__, cli_compare, cli_evaluate, cli_judge  # noqa: E402
 from synth_pipeline.cli_options import (  # noqa: E402
     DryRun,
     Output,
@@ -187,6 +187,10 @@ def generate(
 
 app.command()(cli_judge.validate)
 app.command()(cli_judge.audit)
+app.command()(cli_compare.compare)
+app.command()(cli_compare.diff)
+app.command()(cli_evaluate.evaluate)
+app.command()(cli_evaluate.advise)
 
 
 @app.command()
@@ -200,12 +204,13 @@ def export(
     """Write the augmented dataset (Minari, flat HDF5, card) and read it back."""
     from synth_pipeline import stages
     from synth_pipeline.scale.fill import filled_store
+    from synth_pipeline.scale.generation import source_of
 
     changes = [f"export.minari_id={minari_id}"] if minari_id else []
     changes += [f"export.one_step={one_step}"] if one_step is not None else []
     run, config = open_run(run_directory, changes)
     if dry_run:
-        target, real = filled_store(run), len(stages.source_of(config).load())
+        target, real = filled_store(run), len(source_of(config).load())
         size = (real + len(target)) * target.schema.row_bytes / 1e6
         what = f"{real:,} real rows and {len(target):,} synthetic ones, {size:,.1f} MB"
         planned_only("export", f"{what}, as Minari and flat HDF5 into {short(run.folder('export'))}")
@@ -272,9 +277,8 @@ def top(
 
 def _plan_whole(config: RunConfig) -> None:
     """One line a stage of what `run` would do."""
-    from synth_pipeline import stages
     from synth_pipeline.generators.base import build
-    from synth_pipeline.scale.generation import generated_schema
+    from synth_pipeline.scale.generation import generated_schema, source_of
     from synth_pipeline.sources import catalog
     from synth_pipeline.sources.collect import collection
     from synth_pipeline.validation.gate import load_suite
@@ -284,7 +288,7 @@ def _plan_whole(config: RunConfig) -> None:
         spec, size = wanted.spec, wanted.rows * wanted.schema.row_bytes
         say("collect", f"{wanted.rows:,} rows of {config.dataset}, {size / 1e6:,.1f} MB, into {short(wanted.folder)}")
     else:
-        spec = stages.source_of(config).load().spec
+        spec = source_of(config).load().spec
     generator, suite, rows = build(config.generator), load_suite(config.validation.suite), config.generate.rows
     settings = ", ".join(f"{name} {value}" for name, value in generator.config.plain().items())
     say("train", f"{generator.kind} ({settings}), {config.held_out:.0%} of the episodes held out")

@@ -93,9 +93,18 @@ def judge_store(target: Store, against: Against, folder: Path, *, spent: Mapping
         spent: Seconds that the rows have cost, by what for.
     """
     target.verify()
+    return _judge(store_table(target, spent), against, target.schema.columns, folder)
+
+
+def store_table(target: Store, spent: Mapping[str, float] | None = None) -> Table:
+    """A store as a table to judge; its rows are streamed.
+
+    Raises:
+        StoreError: When shards are missing.
+    """
     about = {"path": target.url, "digest": target.digest(), "rows": len(target), **UNKNOWN, **target.config}
     episodes = _some_episodes(target) if target.schema.kind == "trajectories" else None
-    return _judge(Table(target, about, episodes, spent or {}), against, target.schema.columns, folder)
+    return Table(target, about, episodes, spent or {})
 
 
 def judge_file(name: str, against: Against, folder: Path) -> Verdict:
@@ -104,13 +113,22 @@ def judge_file(name: str, against: Against, folder: Path) -> Verdict:
     Raises:
         SourceError: When the file cannot be read, or holds NaN.
     """
+    return _judge(file_table(name), against, generators.modelled_fields(against.real.spec), folder)
+
+
+def file_table(name: str) -> Table:
+    """Anyone's data as a table to judge; it is read whole.
+
+    Raises:
+        SourceError: When it cannot be read, holds NaN, or no rows.
+    """
     source = sources.resolve(name)
     data = source.load()
     if not len(data):
         raise SourceError(f"'{name}' holds no rows", found="0 rows", accepted="at least one transition")
     about = {"path": name, "digest": source.fingerprint(), "rows": len(data), **UNKNOWN}
     episodes = None if data.episodes is None else _first(data.episodes)
-    return _judge(Table(data, about, episodes), against, generators.modelled_fields(against.real.spec), folder)
+    return Table(data, about, episodes)
 
 
 def _judge(table: Table, against: Against, fields: tuple[Field, ...], folder: Path) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field as Setting
 
@@ -57,6 +57,21 @@ class ExportSettings(Config):
     )
 
 
+class EvaluationSettings(Config):
+    """Whose learning tells what the rows are worth."""
+
+    agents: dict[str, dict[str, Any]] = Setting({"td3_bc": {}, "iql": {}}, min_length=1, description="name -> settings")
+    gradient_steps: int | None = Setting(50_000, ge=1, description="of every agent; none: as its paper has it")
+    seeds: int = Setting(5, ge=1, description="trainings of each agent on each arm, in pairs")
+    rows: int = Setting(100_000, ge=1, description="synthetic rows that are mixed in")
+    share: float = Setting(0.5, gt=0, le=1, description="share of every batch that is synthetic")
+    use_in: Literal["both", "critic", "actor"] = Setting("both", description="who learns from synthetic rows")
+    controls: tuple[str, ...] = Setting((), description="further arms, e.g. smote, duplicate, learned")
+    episodes: int = Setting(10, ge=1, description="episodes of an evaluation")
+    evaluations: int = Setting(5, ge=1, description="last evaluations that a score is the mean of")
+    spacing: float = Setting(0.02, gt=0, le=1, description="steps between them, as a share of the training")
+
+
 class RunConfig(Config):
     """Everything a run is made from; equal configurations make equal data."""
 
@@ -69,6 +84,7 @@ class RunConfig(Config):
     generate: GenerateSettings = Setting(GenerateSettings(), description="size and cut of the store")
     validation: ValidationSettings = Setting(ValidationSettings(), description="the gate")
     export: ExportSettings = Setting(ExportSettings(), description="what is written for others")
+    evaluation: EvaluationSettings = Setting(EvaluationSettings(), description="agents that learn from it")
 
 
 def presets() -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synth_pipeline import sources, store
+from synth_pipeline import store
 from synth_pipeline.config import content_hash
 from synth_pipeline.data.split import Split, split_dataset
 from synth_pipeline.errors import ConfigError
@@ -34,10 +34,10 @@ from synth_pipeline.scale.generation import (
     plan_run,
     require_model,
     rules_of,
+    source_of,
 )
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources import collect as collecting
-from synth_pipeline.sources.base import Source
 from synth_pipeline.store import Commit, ShardTask
 from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
@@ -82,13 +82,6 @@ def _collect_shard(collection: collecting.Collection, task: ShardTask) -> Commit
 
 
 # --- train -----------------------------------------------------------------------------------------------------------
-
-
-def source_of(config: RunConfig) -> Source:
-    """Where the run's dataset comes from."""
-    if config.dataset in catalog.entries():
-        return collecting.CollectedSource(config.dataset, rows=config.collect.rows)
-    return sources.resolve(config.dataset)
 
 
 def train(run: Run, config: RunConfig, *, tracker: str = "jsonl") -> Path:
@@ -285,13 +278,15 @@ def report(run: Run) -> Path:
     path, fix = run.folder("validation") / CARD, shlex.join(["synthpipe", "validate", str(run.directory)])
     if not path.exists():
         raise ConfigError(f"there is nothing to report in '{run.directory}'", found="no scorecard", fix=fix)
-    card, record = read_scorecard(path, fix=fix), run.record("export")
-    current = record.get("digest") == card["store"]["digest"]  # else it is the export of an earlier state
-    files = {label: f"export/{file}" for label, file in record["files"].items()} if current else None
-    drawn = read_pictures(run.folder("validation") / "pictures", digest=card["store"]["digest"])
-    page = render(
-        {**card, "export": files}, title=f"Synthetic data of {run.directory.resolve().name}", pictures=drawn
-    ).encode()
+    card = read_scorecard(path, fix=fix)
+    digest = card["store"]["digest"]
+    # What belongs to an earlier state of the store is left out.
+    exported, evaluated = (r if r.get("digest") == digest else {} for r in map(run.record, ("export", "evaluation")))
+    files = {label: f"export/{file}" for label, file in exported["files"].items()} if exported else None
+    utility = {"table": evaluated["table"], "sentence": evaluated["outcome"]} if evaluated else None
+    drawn = read_pictures(run.folder("validation") / "pictures", digest=digest)
+    title = f"Synthetic data of {run.directory.resolve().name}"
+    page = render({**card, "export": files, "utility": utility}, title=title, pictures=drawn).encode()
     target = run.directory / "report.html"
     if target.exists() and target.read_bytes() == page:
         say("report", f"nothing to do: {short(target)} is up to date")

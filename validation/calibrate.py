@@ -16,6 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 from evidence import record_table
 
 from synth_pipeline import envs, stages
+from synth_pipeline.cheaters import CHEATERS, Material
 from synth_pipeline.data.containers import Episodes, Transitions
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import split_episodes
-from synth_pipeline.generators.base import build, modelled_fields
+from synth_pipeline.generators.base import modelled_fields
 from synth_pipeline.runs import read_json, write_bytes, write_json
 from synth_pipeline.scale.local import cores
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.sources.collect import CollectedSource
-from synth_pipeline.validation.corruptions import CORRUPTIONS, Corruption, Fresh, jittered, monotone
+from synth_pipeline.validation.corruptions import CORRUPTIONS, Corruption, Fresh, monotone
 from synth_pipeline.validation.gate import load_suite
 from synth_pipeline.validation.metric import Floor, badness
 from synth_pipeline.validation.scorecard import Reference, scorecard
@@ -190,24 +192,10 @@ def sensitivity(study: Study) -> dict[str, list[list[Any]]]:
 
 
 def cheating(study: Study) -> dict[str, Callable[[], Transitions]]:
-    """Cheaters on one dataset: name -> rows."""
-    count, rng = study.fresh.num_rows, stream(0, Stage.VALIDATE, 14)
-
-    def fitted(kind: str) -> Transitions:
-        generator = build({"kind": kind})
-        generator.fit(study.training(), seed=0)
-        return generator.sample(count, rng)
-
-    def shuffled() -> Transitions:
-        rows = study.fresh.transitions()
-        return Transitions({name: column[rng.permutation(len(column))] for name, column in rows.columns.items()})
-
-    return {
-        "jittered copies": lambda: jittered(study.training().transitions(), count, 1e-3, rng),
-        "SMOTE between neighbours": lambda: fitted("smote"),
-        "copula": lambda: fitted("copula"),
-        "shuffled columns": shuffled,
-    }
+    """Cheaters on one dataset: name -> rows. They draw from one generator, in the order in which they are made."""
+    rows = study.fresh.transitions()
+    material = Material(study.training(), rows, len(rows), stream(0, Stage.VALIDATE, 14))
+    return {name: partial(make, material) for name, make in CHEATERS.items()}
 
 
 def mean_regressor(study: Study) -> Transitions:

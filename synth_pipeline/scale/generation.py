@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from synth_pipeline import store
+from synth_pipeline import sources, store
 from synth_pipeline.data.containers import Transitions, concatenate
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import CheckpointError, ConfigError, TaskError
@@ -21,6 +21,9 @@ from synth_pipeline.generators.relevance import NOWHERE, Aim
 from synth_pipeline.run_config import GenerateSettings, RunConfig
 from synth_pipeline.runs import Run, file_hash, read_json
 from synth_pipeline.seeding import Stage, stream
+from synth_pipeline.sources import catalog
+from synth_pipeline.sources.base import Source
+from synth_pipeline.sources.collect import CollectedSource
 from synth_pipeline.store import Commit, Plan, Schema, ShardTask
 from synth_pipeline.validation.rules import Rules
 
@@ -43,6 +46,13 @@ class Generation:
     identity: dict[str, Any]
     rate: Callable[[], float]
     note: str = ""
+
+
+def source_of(config: RunConfig) -> Source:
+    """Where the run's dataset comes from."""
+    if config.dataset in catalog.entries():
+        return CollectedSource(config.dataset, rows=config.collect.rows)
+    return sources.resolve(config.dataset)
 
 
 def made_from(config: RunConfig) -> dict[str, Any]:
@@ -83,6 +93,7 @@ class FittedFacts(BaseModel):
     """What the train stage noted beside a fitted generator."""
 
     made_from: dict[str, Any]
+    fingerprint: str
     key: str
     spec: dict[str, Any]
     held_out_episodes: list[int] | None
@@ -117,12 +128,11 @@ def fitted_facts(model: Path, config: RunConfig) -> FittedFacts:
         ) from None
 
 
-def plan_run(run: Run, config: RunConfig) -> Generation:
-    """What `generate` would make; nothing is written.
+def trained_model(run: Run, config: RunConfig) -> Path:
+    """Folder of the fitted generator of a run.
 
     Raises:
         CheckpointError: When nothing was trained.
-        ConfigError: When the generator was fitted with other settings.
     """
     model = run.folder("model") / "generator"
     if not model.exists():
@@ -131,6 +141,17 @@ def plan_run(run: Run, config: RunConfig) -> Generation:
             found=f"no folder '{model}'",
             fix=shlex.join(["synthpipe", "train", config.dataset, "-o", str(run.directory)]),
         )
+    return model
+
+
+def plan_run(run: Run, config: RunConfig) -> Generation:
+    """What `generate` would make; nothing is written.
+
+    Raises:
+        CheckpointError: When nothing was trained.
+        ConfigError: When the generator was fitted with other settings.
+    """
+    model = trained_model(run, config)
     require_model(model, config)
     return plan_generation(model, str(run.folder("store")), config.generate, seed=config.seed, rules=rules_of(config))
 

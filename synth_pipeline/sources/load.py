@@ -33,7 +33,9 @@ def load(name_or_path: str | Path, *, download: bool = False, horizon: int | Non
     return source.load()
 
 
-def resolve(name_or_path: str | Path, *, download: bool = False, horizon: int | None = None) -> Source:
+def resolve(
+    name_or_path: str | Path, *, download: bool = False, horizon: int | None = None, rows: int | None = None
+) -> Source:
     """The source that a name or path means.
 
     What exists on disk comes first: an HDF5 or npz file, a Minari dataset's folder or `main_data.hdf5`, a store's
@@ -43,13 +45,16 @@ def resolve(name_or_path: str | Path, *, download: bool = False, horizon: int | 
         name_or_path: What the user typed.
         download: Fetch a Minari dataset that is not on this machine.
         horizon: Time limit in steps, for flat files that mark no time limits.
+        rows: Size of a dataset that is collected; None: the recipe's.
 
     Raises:
         UnknownNameError: For a name that nothing knows, with the nearest catalog or Minari id.
         SourceError: For a path that is not a dataset.
-        ConfigError: When a horizon is given where the data state it.
+        ConfigError: When a horizon is given where the data state it, or a size for data that are not collected.
     """
     name, path = str(name_or_path), Path(name_or_path)
+    if rows is not None:
+        return _sized(name, rows)
     if path.is_file() and path.name != "main_data.hdf5":
         return _flat_file(path, horizon)
     if horizon is not None:
@@ -62,6 +67,19 @@ def resolve(name_or_path: str | Path, *, download: bool = False, horizon: int | 
     if on_disk is not None:
         return _make("minari", path if path.is_dir() else path.parent.parent)
     return _by_name(name, path, download=download)
+
+
+def _sized(name: str, rows: int) -> Source:
+    from synth_pipeline.sources import catalog
+    from synth_pipeline.sources.collect import CollectedSource
+
+    if name not in catalog.entries():
+        raise ConfigError(
+            f"'{name}' is not collected here, and is as large as it is",
+            found=f"{rows:,} rows",
+            fix="leave out the size",
+        )
+    return CollectedSource(name, rows=rows)
 
 
 def _make(kind: str, argument: str | Path) -> Source:

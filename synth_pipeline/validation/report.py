@@ -51,6 +51,11 @@ LOOK = (
     "Grey is real, blue is synthetic. Pictures find what no number was made for, and prove nothing: "
     "no verdict depends on them."
 )
+SCORES = (
+    "Mean of the last evaluations, which were fixed beforehand; no checkpoint is selected. 0: uniform actions, 100: "
+    "the best policy that the project ships, where both are known. In brackets: 95 % intervals; from fewer than five "
+    "runs there are none. Differences are of the same draws and seeds."
+)
 SHOWN = 3  # corruptions that are shown at once
 
 Numbers = Mapping[str, Any]
@@ -73,12 +78,13 @@ def render(scorecard: Mapping[str, Any], *, title: str, pictures: Sequence[Pictu
     note = FLOOR + (CORRUPTED if scale else "")
     body = [
         _lead(store, provenance),
-        _verdicts(rules, measurements),
+        _verdicts(rules, measurements, scorecard.get("utility")),
         _gate(scorecard["verdict"], measurements),
         section("Judged", _judged(rules, measurements, scale), note=note),
         section("Measured, not judged", _measured(_unjudged(rules, measurements), scale), note=UNJUDGED),
         _pictures(pictures),
-        section("Not checked", _not_checked(measurements, pictures)),
+        _utility(scorecard.get("utility")),
+        section("Not checked", _not_checked(measurements, pictures, scorecard.get("utility"))),
         section("Files", _files(files) if files else "<p>Nothing was exported from this state of the store.</p>"),
         _cost(scorecard.get("cost") or {}),
         section("Origin", _origin(store, provenance)),
@@ -96,8 +102,10 @@ def _kind(store: Numbers) -> str:
     return str((store.get("generator") or {}).get("kind", "an unknown generator"))
 
 
-def _verdicts(rules: Sequence[Numbers], measurements: Sequence[Numbers]) -> str:
+def _verdicts(rules: Sequence[Numbers], measurements: Sequence[Numbers], utility: Numbers | None) -> str:
     cards = [_verdict(name, [rule for rule in rules if rule["verdict"] == name], measurements) for name in QUESTIONS]
+    if utility is not None:
+        cards[list(QUESTIONS).index("utility")] = _card("utility", *_of_agents(utility))
     return f'<div class="verdicts">{"".join(cards)}</div>'
 
 
@@ -116,6 +124,18 @@ def _verdict(name: str, rules: Sequence[Numbers], measurements: Sequence[Numbers
         state, mark, why = "not judged", "?", UNKNOWN[name]
         if any(m["metric"].startswith(f"{name}.") and m["value"] is not None for m in measurements):
             why = "It was measured, and no rule of this suite judges it: read the values below."
+    return _card(name, state, mark, why)
+
+
+def _of_agents(utility: Numbers) -> tuple[str, str, str]:
+    """What trained agents say: passed only when one got better and none got worse."""
+    said = {row["difference"]["verdict"] for row in utility["table"] if row.get("difference")}
+    if "worse" in said:
+        return "failed", "✗", utility["sentence"]
+    return ("passed", "✓", utility["sentence"]) if "better" in said else ("not judged", "?", utility["sentence"])
+
+
+def _card(name: str, state: str, mark: str, why: str) -> str:
     kind = "unknown" if state == "not judged" else state
     return (
         f'<div class="verdict {kind}"><h3>{name.capitalize()}</h3><b>{mark} {state}</b>'
@@ -246,8 +266,42 @@ def _pictures(pictures: Sequence[Picture]) -> str:
     return section("Pictures", f'<div class="pictures">{figures}</div>', note=LOOK)
 
 
-def _not_checked(measurements: Sequence[Numbers], pictures: Sequence[Picture]) -> str:
+def _utility(utility: Numbers | None) -> str:
+    """Scores of the agents, with differences to those that had real rows alone."""
+    if utility is None:
+        return ""
+    rows = [
+        (
+            f"<b>{escape(row['agent'])}</b> with {escape(row['arm'])}" + _small(_of_runs(row)),
+            _interval(row["score"]),
+            "" if not row.get("difference") else _interval(row["difference"]) + _small(_decided(row["difference"])),
+        )
+        for row in utility["table"]
+    ]
+    shown = table(("agent and rows", "score", "difference to real alone"), rows)
+    return section("Agents that learned from these rows", f"<p>{escape(utility['sentence'])}</p>{shown}", note=SCORES)
+
+
+def _of_runs(row: Numbers) -> str:
+    lost = f", {counted(row['score']['diverged'], 'run')} diverged and left out" if row["score"]["diverged"] else ""
+    average = "" if row["return"] is None else f"mean return {row['return']:,.0f}, "
+    return f"{average}{counted(row['runs'], 'run')}{lost}, {duration(row['seconds'] or 0)} each"
+
+
+def _decided(difference: Numbers) -> str:
+    return str(difference["verdict"] or difference["why"])
+
+
+def _interval(estimated: Numbers) -> str:
+    if estimated["value"] is None:
+        return "-"
+    low, high = estimated["low"], estimated["high"]
+    return number(estimated["value"]) + (f" [{number(low)}, {number(high)}]" if low is not None else "")
+
+
+def _not_checked(measurements: Sequence[Numbers], pictures: Sequence[Picture], utility: Numbers | None) -> str:
     measured = [m["metric"] for m in measurements if m["value"] is not None]
+    measured += ["utility.agents"] if utility is not None else []
     lines = [text for prefix, text in NOT_CHECKED.items() if not any(name.startswith(prefix) for name in measured)]
     reasons: dict[str, list[str]] = {}
     for m in measurements:

@@ -83,10 +83,10 @@ def section(heading: str, body: str, *, note: str = "") -> str:
     return f"<h2>{escape(heading)}</h2>\n" + (f'<p class="note">{escape(note)}</p>\n' if note else "") + body
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of HTML cells that becomes one block a row on a phone, each number behind its heading."""
-    kinds = [' class="number"' if name in NUMBERS else "" for name in head]
-    labels = [f' data-label="{name}"' if name in NUMBERS else "" for name in head]
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = NUMBERS) -> str:
+    """A table of HTML cells that becomes one block a row on a phone, each of `numbers` behind its heading."""
+    kinds = [' class="number"' if name in numbers else "" for name in head]
+    labels = [f' data-label="{name}"' if name in numbers else "" for name in head]
     header = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, head, strict=True))
     body = "".join("<tr>" + "".join(map("<td{}{}>{}</td>".format, kinds, labels, row)) + "</tr>\n" for row in rows)
     return f'<table class="wide"><thead><tr>{header}</tr></thead>\n{body}</table>'

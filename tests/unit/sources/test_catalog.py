@@ -42,6 +42,9 @@ class TestEveryEnvironment:
         if environment.startswith("pointmaze"):
             levels["waypoint"] = None
         found = of(environment)
+        if uneven := found.pop("medium-expert-10", None):
+            parts = [(part.environment_steps, part.share) for part in uneven.recipe]
+            assert parts == list(zip(levels["medium-expert"], (0.9, 0.1), strict=True))
         assert set(found) == set(levels)
         for level, steps in levels.items():
             recipe = found[level].recipe
@@ -82,7 +85,7 @@ class TestEveryEnvironment:
 @pytest.mark.parametrize("environment", LOCOMOTION)
 def test_locomotion_has_all_levels_and_d4rl_scores(environment):
     levels = of(environment)
-    assert set(levels) == {"random", "medium", "medium-replay", "medium-expert", "expert"}
+    assert set(levels) == {"random", "medium", "medium-replay", "medium-expert", "medium-expert-10", "expert"}
     assert {entry.rows for entry in levels.values()} == {100_000}
     (expert,) = levels["expert"].behaviours()
     (medium,) = levels["medium"].behaviours()

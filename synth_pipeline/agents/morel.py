@@ -1,0 +1,367 @@
+"""MOReL (Kidambi et al. 2020, arXiv:2005.05951): a policy learned in a model that halts where it does not know.
+
+An ensemble of dynamics is learned from the data. A pair (s, a) is unknown when two members disagree about it by more
+than a threshold; it leads to an absorbing state HALT, which pays less than anything in the data. The policy is improved
+in this pessimistic MDP. Members are compared on one and the same (s, a), never across rows.
+
+Ours, and other than in the paper
+  1. SAC on batches of imagined and given rows, where the paper takes natural policy gradients from a cloned start.
+  2. Four members by default, for cost (`model.members`).
+  3. The step into HALT pays what HALT pays, since the reward of an unknown pair is as little known as its next state.
+     All that HALT ever pays is the sum of a geometric series: critics are told it as such, HALT needs no encoding.
+  4. Members predict means and variances of (s' - s, r). A step is drawn from one of them, chosen anew each time; the
+     disagreement is the distance of their means, in standard deviations of s' - s.
+  5. A lane that ends begins again at another state of the data, so that every refresh gives as many rows.
+  6. The threshold is mean + 5 standard deviations of the disagreement on the data. Whatever its distribution, at most
+     1 / (1 + 5^2) < 4 % of the data lie above (Cantelli's inequality).
+  7. The model learns from synthetic rows in their share, too; where these are kept from critic or actor, from none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field as Setting
+from torch import Tensor
+
+from synth_pipeline import envs
+from synth_pipeline.agents.actor_critic import SAC, SACConfig
+from synth_pipeline.agents.base import AgentConfig
+from synth_pipeline.agents.replay import Batch, Mixture, Replay, Rows
+from synth_pipeline.agents.scaling import Scaling
+from synth_pipeline.critics import bootstrapped
+from synth_pipeline.data.spec import DatasetSpec
+from synth_pipeline.diffusion.loop import Phases, Report, under
+from synth_pipeline.dynamics.regressor import CHUNK, Members, Regressor, RegressorConfig
+from synth_pipeline.errors import ConfigError, SourceError
+from synth_pipeline.seeding import Stage, integer_seed
+
+Terminations = Callable[[Tensor], Tensor]
+Policy = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class MOReLConfig(SACConfig):
+    """Every number of the method."""
+
+    discount: float = Setting(0.99, gt=0, lt=1, description="gamma; HALT has a value only below 1")
+    normalize_observations: bool = Setting(True, description="(s - mean) / (std + 1e-3) of the real rows")
+    critics: int = Setting(2, ge=1, description="N: their minimum counts")
+    model: RegressorConfig = Setting(RegressorConfig(members=4), description="the ensemble of the dynamics")
+    threshold_stds: float = Setting(
+        5.0, ge=0, description="beta: an unknown pair's disagreement exceeds mean + beta std of the data's"
+    )
+    halt_offset: float = Setting(
+        1.0, ge=0, description="HALT pays the smallest reward of the data less this, a step and for ever"
+    )
+    terminations: Literal["environment", "never"] = Setting(
+        "environment", description="where imagined episodes end: as the data's environment says, or never"
+    )
+    rollouts: int = Setting(2_000, ge=1, description="imagined lanes of a refresh")
+    rollout_length: int = Setting(5, ge=1, description="h: steps of an imagined lane")
+    refresh_every: int = Setting(1_000, ge=1, description="gradient steps between refreshes by the current policy")
+    kept_refreshes: int = Setting(10, ge=1, description="refreshes whose rows are kept")
+    model_share: float = Setting(0.95, ge=0, lt=1, description="share of a batch that is imagined")
+
+    @property
+    def imagined_rows(self) -> int:
+        """Of a batch."""
+        return round(self.model_share * self.batch_size)
+
+    @property
+    def refresh_rows(self) -> int:
+        """Rows of a refresh."""
+        return self.rollouts * self.rollout_length
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step of the pessimistic MDP gives, n rows in model units.
+
+    Attributes:
+        next_observations: `[n, o]`; those of the pair itself where it is unknown.
+        rewards: `[n]`; where the pair is unknown, all that HALT ever pays, discounted.
+        discounts: `[n]`, gamma; 0 where the episode ended or halted.
+        unknown: `[n]`, bool.
+    """
+
+    next_observations: Tensor
+    rewards: Tensor
+    discounts: Tensor
+    unknown: Tensor
+
+
+class Pessimistic:
+    """The learned dynamics, halting where they are not known.
+
+    Args:
+        config: Numbers of the method.
+        arrays: Of a fitted `Regressor` of (s, a) -> (s' - s, r), in the agent's units.
+        worst: Smallest reward of the data.
+        terminations: Next observations `[n, o]` to where an episode ends `[n]`.
+        device: Where it lives.
+    """
+
+    def __init__(
+        self,
+        config: MOReLConfig,
+        arrays: Mapping[str, Tensor],
+        *,
+        worst: float,
+        terminations: Terminations,
+        device: torch.device,
+    ) -> None:
+        self.config, self.arrays, self._terminations = config, arrays, terminations
+        self.halt_return = (worst - config.halt_offset) / (1 - config.discount)
+        sides = ("inputs.shift", "inputs.scale", "outputs.shift", "outputs.scale")
+        shift, scale, self._out_shift, self._out_scale = (arrays[s].float().to(device) for s in sides)
+        inverse = torch.where(scale > 0, 1 / scale, 0)  # constant columns are encoded as 0
+        self._in_scale, self._in_offset = inverse, -shift * inverse
+        generator = torch.Generator().manual_seed(0)
+        self._members = Members(len(shift), len(self._out_shift), config.model, generator).to(device)
+        self._members.load_state_dict(under(arrays, "network."))
+        self._members.requires_grad_(False)
+        self.threshold = float("nan")  # nothing is known before it is found
+
+    def calibrate(self, observations: Tensor, actions: Tensor) -> None:
+        """Set the threshold to mean + beta standard deviations of the disagreement on these rows."""
+        parts = zip(torch.split(observations, CHUNK), torch.split(actions, CHUNK), strict=True)
+        found = torch.cat([self.disagreement(self.members(*part)[0]) for part in parts]).double()
+        self.threshold = float(found.mean() + self.config.threshold_stds * found.std(correction=0))
+
+    @torch.no_grad()
+    def members(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log-variances of every member, `[m, n, o + 1]` each, in standard deviations of (s' - s, r)."""
+        x = torch.addcmul(self._in_offset, torch.cat([observations, actions], dim=1), self._in_scale)
+        parts = [self._members(chunk) for chunk in torch.split(x, CHUNK)]
+        means, log_variances = (torch.cat(side, dim=1) for side in zip(*parts, strict=True))
+        return means * (self._out_scale > 0), log_variances
+
+    def disagreement(self, means: Tensor) -> Tensor:
+        """max_{i, j} |f_i(s, a) - f_j(s, a)| over the members' means of s' - s, `[m, n, o + 1]` -> `[n]`."""
+        moved = means[..., :-1]
+        first, second = torch.triu_indices(len(moved), len(moved), offset=1)
+        farthest: Tensor = torch.linalg.vector_norm(moved[first] - moved[second], dim=-1).amax(dim=0)
+        return farthest
+
+    @torch.no_grad()
+    def step(self, observations: Tensor, actions: Tensor, rng: torch.Generator) -> Outcome:
+        """One step from `observations [n, o]` by `actions [n, a]`."""
+        means, log_variances = self.members(observations, actions)
+        unknown = ~(self.disagreement(means) <= self.threshold)  # what overflows is not known either
+        member = torch.randint(len(means), (len(observations),), generator=rng, device=rng.device)
+        rows = torch.arange(len(observations), device=rng.device)
+        mean, deviation = means[member, rows], (0.5 * log_variances[member, rows]).exp()
+        noise = torch.randn(mean.shape, generator=rng, device=rng.device)
+        drawn = torch.addcmul(mean, deviation, noise) * self._out_scale + self._out_shift
+        # The mean is what is expected of a reward; critics would average its noise out.
+        rewards = mean[:, -1] * self._out_scale[-1] + self._out_shift[-1]
+        following = torch.where(unknown[:, None], observations, observations + drawn[:, :-1])
+        ended = unknown | self._terminations(following)
+        return Outcome(
+            following,
+            torch.where(unknown, self.halt_return, rewards),
+            torch.where(ended, 0.0, self.config.discount),
+            unknown,
+        )
+
+
+class Imagination:
+    """Batches of given and imagined rows; the imagined ones are renewed as the policy changes.
+
+    Args:
+        given: Real and synthetic rows.
+        known: What the model learns from, and what imagined lanes begin at.
+        config: Numbers of the method.
+        policy: Observations `[n, o]` and a generator to drawn actions `[n, a]`.
+        terminations: As for `Pessimistic`.
+        seed: Seed of the run.
+    """
+
+    def __init__(
+        self, given: Replay, known: Rows, config: MOReLConfig, *, policy: Policy, terminations: Terminations, seed: int
+    ) -> None:
+        self.config, self._policy, self._terminations, self._seed = config, policy, terminations, seed
+        self._given, self._known, self._device = given, known, known.rewards.device
+        o, a = known.observations.shape[1], known.actions.shape[1]
+        self._sizes = [o, a, o, 1, 1]
+        self._ring = torch.zeros(config.kept_refreshes, config.refresh_rows, 2 * o + a + 2, device=self._device)
+        self._draws = 0
+        self.model: Pessimistic | None = None
+
+    def learn_model(self, *, report: Report | None = None, checkpoint: Path | None = None) -> Pessimistic:
+        """Fit the ensemble and find the threshold, if that has not been done."""
+        if self.model is None:
+            rows, regressor = self._known, Regressor(self.config.model, device=str(self._device))
+            x = torch.cat([rows.observations, rows.actions], dim=1)
+            y = torch.cat([rows.next_observations - rows.observations, rows.rewards[:, None]], dim=1)
+            tables = [part.cpu().numpy() for part in (x, y)]
+            regressor.fit(*tables, seed=self._seed, address=22, report=report, checkpoint=checkpoint)
+            self.model = self._halting({name: torch.as_tensor(array) for name, array in regressor.arrays().items()})
+            self.model.calibrate(rows.observations, rows.actions)
+        return self.model
+
+    def draw(self, rng: torch.Generator) -> Batch:
+        """Given rows first, imagined ones behind them; every so many draws the oldest of these are replaced before."""
+        given, count = self._given.draw(rng), self.config.imagined_rows
+        if not count:
+            return given
+        refresh, late = divmod(self._draws, self.config.refresh_every)
+        if not late:
+            self._ring[refresh % len(self._ring)] = self._imagine(self.learn_model(), rng)
+        self._draws += 1
+        filled = min(refresh + 1, len(self._ring)) * self.config.refresh_rows
+        chosen = torch.randint(filled, (count,), generator=rng, device=self._device)
+        imagined = self._rows(self._ring.flatten(0, 1).index_select(0, chosen))
+        critic = _below(given.critic, imagined)
+        return Batch(critic, critic if given.actor is given.critic else _below(given.actor, imagined))
+
+    def all_real(self) -> Rows:
+        """Every real row, in the order of the data."""
+        return self._given.all_real()
+
+    @torch.no_grad()
+    def _imagine(self, model: Pessimistic, rng: torch.Generator) -> Tensor:
+        """Rows of one refresh, step after step of all lanes, `[lanes * steps, columns]`."""
+        slabs, states = [], self._starts(rng)
+        for _ in range(self.config.rollout_length):
+            actions = self._policy(states, rng)
+            outcome = model.step(states, actions, rng)
+            rest = [outcome.rewards[:, None], outcome.discounts[:, None]]
+            slabs.append(torch.cat([states, actions, outcome.next_observations, *rest], dim=1))
+            over = outcome.discounts[:, None] == 0
+            states = torch.where(over, self._starts(rng), outcome.next_observations)
+        return torch.cat(slabs)
+
+    def _starts(self, rng: torch.Generator) -> Tensor:
+        known = self._known.observations
+        return known[torch.randint(len(known), (self.config.rollouts,), generator=rng, device=self._device)]
+
+    def _rows(self, slab: Tensor) -> Rows:
+        observations, actions, following, rewards, discounts = torch.split(slab, self._sizes, dim=1)
+        unknown = torch.zeros_like(rewards[:, 0])
+        return Rows(
+            observations, actions, rewards[:, 0], following, discounts[:, 0], torch.zeros_like(actions), unknown
+        )
+
+    def _halting(self, arrays: Mapping[str, Tensor]) -> Pessimistic:
+        worst = float(self._known.rewards.min())
+        return Pessimistic(self.config, arrays, worst=worst, terminations=self._terminations, device=self._device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Imagined rows and, once it is fitted, the model."""
+        found = {"ring": self._ring, "draws": torch.tensor(self._draws)}
+        if self.model is not None:
+            found["threshold"] = torch.tensor(self.model.threshold, dtype=torch.float64)
+            found |= {f"model.{name}": array for name, array in self.model.arrays.items()}
+        return found
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Inverse of `tensors`."""
+        self._ring, self._draws = tensors["ring"], int(tensors["draws"])
+        if "threshold" in tensors:
+            self.model = self._halting(under(tensors, "model."))
+            self.model.threshold = float(tensors["threshold"])
+
+
+class MOReL(SAC):
+    """SAC in the pessimistic MDP."""
+
+    kind: ClassVar[str] = "morel"
+    settings: ClassVar[type[AgentConfig]] = MOReLConfig
+
+    def remember(self, data: Mixture) -> Imagination:
+        """Given and imagined rows."""
+        c: MOReLConfig = self.config
+        if c.imagined_rows == c.batch_size:
+            raise ConfigError(
+                "a batch is too small for this share of imagined rows",
+                found=f"model_share {c.model_share:g} of {c.batch_size} rows, which leaves none for the data",
+                fix="a larger batch_size, or a smaller model_share",
+            )
+        table = partial(Replay, data, self.scaling, discount=c.discount, device=self.device)
+        given = table(batch_size=c.batch_size - c.imagined_rows)
+        known = given.all_real()
+        if data.synthetic is not None and data.share > 0 and data.use_in == "both":
+            count = len(known) + len(data.synthetic)
+            rng = torch.Generator(self.device).manual_seed(integer_seed(self.seed, Stage.TRAIN, 23))
+            known = table(batch_size=count).draw(rng).critic
+        ends = terminations_of(data.real.spec, self.scaling, c.terminations)
+        return Imagination(given, known, c, policy=self._explore, terminations=ends, seed=self.seed)
+
+    def build(self, generator: torch.Generator) -> None:
+        """Policy, temperature, critics and their slow copy."""
+        self.build_actor(generator)
+        self.build_critics(generator, members=self.config.critics)
+
+    def train(self, until: int | None = None, *, report: Report | None = None, checkpoint: Path | None = None) -> None:
+        """The model first, unless it is there; then gradient steps as every agent takes them."""
+        if checkpoint is not None and checkpoint.exists():
+            self.restore(checkpoint)
+        # A model is of one run: the name of its state tells which, so that a changed run does not go on with it.
+        own = None if checkpoint is None else checkpoint.with_stem(f"{checkpoint.stem}-{self.identity[:12]}")
+        c: MOReLConfig = self.config
+        first = {"model": c.model.trainer.gradient_steps} if c.imagined_rows else {}
+        phases = Phases({**first, "policy": c.gradient_steps}, report, own)
+        if first:
+            self.replay.learn_model(**phases.phase("model"))
+        super().train(until, report=phases.phase("policy")["report"], checkpoint=checkpoint)
+
+    def step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        """One step of the critics, of the policy and its temperature, and of the slow copy."""
+        values = self.learn_values(batch.critic, self.targets(batch.critic)) | self.improve(batch.actor)
+        self.track(self._slow_critics, self._critics)
+        self.steps += 1
+        return values
+
+    @torch.no_grad()
+    def targets(self, rows: Rows) -> Tensor:
+        """y = r + gamma (min_i Q'_i(s', a') - alpha log pi(a' | s')), a' ~ pi(s'): SAC's soft value."""
+        actions, log_densities = (drawn[0] for drawn in self._actor.sample(rows.next_observations, self.rng))
+        soft = self.slow_q(rows.next_observations, actions) - self._temperature.value() * log_densities
+        return bootstrapped(rows.rewards, rows.discounts, soft)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Also imagined rows and model."""
+        return super().tensors() | {f"imagined.{name}": value for name, value in self.replay.tensors().items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Inverse of `tensors`."""
+        super().load(tensors)
+        self.replay.load(under(tensors, "imagined."))
+
+    def _explore(self, observations: Tensor, rng: torch.Generator) -> Tensor:
+        actions: Tensor = self._actor.sample(observations, rng)[0][0]
+        return actions
+
+
+def terminations_of(spec: DatasetSpec, scaling: Scaling, choice: Literal["environment", "never"]) -> Terminations:
+    """Where an episode ends, `[n, o]` in the agent's units -> `[n]` bool.
+
+    Raises:
+        SourceError: When the environment should say so and the data name none.
+    """
+    if choice == "never":
+        return lambda x: torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    if spec.environment is None:
+        raise SourceError(
+            "imagined episodes must end where real ones do, and no environment says where",
+            found=f"'{spec.dataset_id}' names no environment",
+            fix="--set terminations=never for this agent, where episodes never end before their time limit",
+        )
+    environment = envs.make(spec.environment)
+
+    def ended(x: Tensor) -> Tensor:
+        physical = x.double().cpu().numpy() * scaling.std + scaling.mean
+        return torch.from_numpy(environment.terminated(physical)).to(x.device)
+
+    return ended
+
+
+def _below(upper: Rows, lower: Rows) -> Rows:
+    columns = vars(lower)
+    return Rows(**{name: torch.cat([column, columns[name]]) for name, column in vars(upper).items()})

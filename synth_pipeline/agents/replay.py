@@ -1,0 +1,288 @@
+"""What agents learn from: real rows, and synthetic ones in an explicit ratio, drawn on the device.
+
+Every batch holds the same number of synthetic rows, behind the real ones; where they are kept from the critic or from
+the actor, that one sees the real part of the batch only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from synth_pipeline.agents.scaling import Scaling
+from synth_pipeline.config import canonical
+from synth_pipeline.data.containers import Episodes, Transitions
+from synth_pipeline.data.fields import Array
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.errors import ConfigError, SourceError
+
+UseIn = Literal["both", "critic", "actor"]
+Followed = tuple[Array, npt.NDArray[np.bool_]]  # next actions, and where they are known
+NEEDED = ("observations", "actions", "rewards", "next_observations", "terminations")
+WEIGHT = "weight"  # column of synthetic rows: they are drawn in proportion to it
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Real data, and what is mixed in.
+
+    Attributes:
+        real: Training data; scales are fitted on it alone, so that arms of a comparison share them.
+        synthetic: Further rows; a column `weight` says in which proportion they are drawn.
+        share: Share of every batch that is synthetic, in [0, 1]; 1: the real rows only give the scales.
+        use_in: Who learns from the synthetic rows.
+        synthetic_episodes: The synthetic rows as episodes, for agents that learn from sequences; given alone, its rows
+            are `synthetic` too.
+
+    Raises:
+        SourceError: When there are no rows, when a column that agents use is missing, or holds NaN or infinity.
+        ConfigError: When the share cannot be.
+    """
+
+    real: Dataset
+    synthetic: Transitions | None = None
+    share: float = 0.5
+    use_in: UseIn = "both"
+    synthetic_episodes: Episodes | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.share <= 1.0:
+            raise ConfigError("the synthetic share lies between 0 and 1", found=self.share)
+        self._check_episodes()
+        if self.use_in != "both" and self.share == 1.0 and self.synthetic is not None:
+            raise ConfigError(
+                f"without real rows in a batch, synthetic rows for the {self.use_in} alone leave the other nothing",
+                found=f"share {self.share:g}, use_in {self.use_in}",
+                fix="a share below 1, or use_in=both",
+            )
+        real = self.real.transitions()
+        _require_finite(real)
+        if self.synthetic is not None and self.share > 0:
+            _require_finite(self.synthetic)
+            _require_same_shapes(real, self.synthetic)
+
+    def _check_episodes(self) -> None:
+        made = self.synthetic_episodes
+        if made is None:
+            return
+        if self.synthetic is None:
+            object.__setattr__(self, "synthetic", made.transitions())
+        elif len(self.synthetic) != made.num_rows:
+            found = f"{len(self.synthetic):,} rows, episodes of {made.num_rows:,} rows"
+            raise ConfigError("synthetic rows and synthetic episodes are not the same data", found=found)
+
+    def digest(self) -> str:
+        """Hash of every number that an agent can learn from."""
+        found = hashlib.sha256(f"{self.share}{self.use_in}".encode())
+        found.update(canonical(self.real.spec.field("actions")))  # its bounds are the scale of the actions
+        for rows in (self.real.transitions(), self.synthetic):
+            for name, column in sorted(rows.columns.items()) if rows is not None else []:
+                found.update(name.encode())
+                found.update(np.ascontiguousarray(column).tobytes())
+        for episodes in (self.real.episodes, self.synthetic_episodes):
+            if episodes is not None:
+                found.update(np.ascontiguousarray(episodes.starts).tobytes())
+        return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a batch in model units, `[b, ...]`.
+
+    Attributes:
+        observations: `[b, o]`.
+        actions: `[b, a]`, in [-1, 1].
+        rewards: `[b]`, scaled.
+        next_observations: `[b, o]`.
+        discounts: `[b]`, gamma; 0 where the episode terminated.
+        next_actions: `[b, a]`, what the data did next; zero where it is not known.
+        continued: `[b]`, 1 where `next_actions` is known.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    next_observations: Tensor
+    discounts: Tensor
+    next_actions: Tensor
+    continued: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch as both sides see it: the same rows, unless synthetic ones are kept from one of them."""
+
+    critic: Rows
+    actor: Rows
+
+
+class Replay:
+    """Packed tables on the device.
+
+    Args:
+        mixture: Real and synthetic rows.
+        scaling: Fitted on the real ones.
+        batch_size: Rows of a batch.
+        discount: gamma.
+        device: Where the tables live.
+        policy: Observations `[n, o]` to actions `[n, a]`, physical units: what it does at the next observations stands
+            in the place of what the data did next. None: the data's.
+
+    Raises:
+        SourceError: When weights are negative or all zero.
+        ConfigError: When a batch is too small for the share.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        scaling: Scaling,
+        *,
+        batch_size: int,
+        discount: float,
+        device: torch.device,
+        policy: Callable[[Array], Array] | None = None,
+    ) -> None:
+        self._sizes = [scaling.observation_size, scaling.action_size]
+        real = mixture.real.transitions()
+        synthetic = mixture.synthetic if mixture.share > 0 else None
+        self._synthetic = 0 if synthetic is None else synthetic_rows(mixture.share, batch_size)
+        self._real = batch_size - self._synthetic
+        self._use_in, self._device = mixture.use_in, device
+        followed: Followed | None = next_actions(mixture.real) if policy is None else policy_actions(policy, real)
+        self._table = torch.from_numpy(_packed(real, scaling, discount, followed)).to(device)
+        if synthetic is not None:
+            followed = None if policy is None else policy_actions(policy, synthetic)
+            self._made = torch.from_numpy(_packed(synthetic, scaling, discount, followed)).to(device)
+            self._ladder = None if WEIGHT not in synthetic else ladder(synthetic[WEIGHT]).to(device)
+
+    def draw(self, rng: torch.Generator) -> Batch:
+        """Real rows uniformly, synthetic ones uniformly or by weight, both with replacement."""
+        parts = []
+        if self._real:
+            parts.append(self._table.index_select(0, self._uniform(self._table, self._real, rng)))
+        if self._synthetic:
+            parts.append(self._made.index_select(0, self._chosen(rng)))
+        slab = parts[0] if len(parts) == 1 else torch.cat(parts)
+        rows = self._rows(slab)
+        if self._use_in == "both" or not self._synthetic:
+            return Batch(rows, rows)
+        real = self._rows(slab[: self._real])
+        return Batch(rows, real) if self._use_in == "critic" else Batch(real, rows)
+
+    def all_real(self) -> Rows:
+        """Every real row, in the order of the data."""
+        return self._rows(self._table)
+
+    def _chosen(self, rng: torch.Generator) -> Tensor:
+        if self._ladder is None:
+            return self._uniform(self._made, self._synthetic, rng)
+        level = torch.rand(self._synthetic, generator=rng, device=self._device, dtype=torch.float64)
+        return torch.searchsorted(self._ladder, level * self._ladder[-1], right=True)
+
+    def _uniform(self, table: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        return torch.randint(len(table), (count,), generator=rng, device=self._device)
+
+    def _rows(self, slab: Tensor) -> Rows:
+        o, a = self._sizes
+        observations, actions, following, next_observations, rest = torch.split(slab, [o, a, a, o, 3], dim=1)
+        rewards, discounts, continued = rest.unbind(1)
+        return Rows(observations, actions, rewards, next_observations, discounts, following, continued)
+
+
+def synthetic_rows(share: float, batch_size: int) -> int:
+    """Rows of a batch that are synthetic.
+
+    Raises:
+        ConfigError: When the share rounds to a batch without synthetic rows, or without real ones.
+    """
+    count = round(share * batch_size)
+    if (count == 0) != (share == 0) or (count == batch_size) != (share == 1):
+        raise ConfigError(
+            "a batch is too small for this share of synthetic rows",
+            found=f"share {share:g} of {batch_size} rows, which rounds to {count}",
+            fix="a larger batch_size, or another share",
+        )
+    return count
+
+
+def next_actions(data: Dataset) -> Followed:
+    """What the data did next, `[n, a]`, and where that is known: not at the end of an episode, nor without episodes."""
+    actions = data.transitions()["actions"]
+    if data.episodes is None:
+        return np.zeros_like(actions), np.zeros(len(actions), np.bool_)
+    known = np.ones(len(actions), np.bool_)
+    known[data.episodes.starts[1:] - 1] = False
+    following = np.roll(actions, -1, axis=0)
+    following[~known] = 0
+    return following, known
+
+
+def policy_actions(policy: Callable[[Array], Array], rows: Transitions) -> Followed:
+    """What a fixed policy does next, `[n, a]`; that is known everywhere."""
+    return policy(rows["next_observations"]), np.ones(len(rows), np.bool_)
+
+
+def _packed(rows: Transitions, scaling: Scaling, discount: float, followed: Followed | None) -> npt.NDArray[np.float32]:
+    actions = scaling.actions(rows["actions"])
+    following, known = followed or (rows["actions"], np.zeros(len(rows), np.bool_))
+    columns = [
+        scaling.observations(rows["observations"]),
+        actions,
+        np.where(known[:, None], scaling.actions(following), 0),
+        scaling.observations(rows["next_observations"]),
+        scaling.rewards(rows["rewards"])[:, None],
+        np.where(rows["terminations"], 0.0, discount)[:, None],
+        known[:, None],
+    ]
+    return np.concatenate(columns, axis=1, dtype=np.float32)
+
+
+def _require_finite(rows: Transitions) -> None:
+    if not len(rows):
+        raise SourceError("there is nothing to learn from", found="0 rows")
+    for name in NEEDED:
+        bad = ~np.isfinite(rows[name].reshape(len(rows), -1)).all(axis=1)
+        if bad.any():
+            raise SourceError(
+                f"an agent cannot learn from '{name}'",
+                found=f"NaN or infinity in {int(bad.sum()):,} rows, first at row {int(bad.argmax())}",
+                accepted="finite numbers",
+            )
+
+
+def _require_same_shapes(real: Transitions, synthetic: Transitions) -> None:
+    for name in NEEDED:
+        if synthetic[name].shape[1:] != real[name].shape[1:]:
+            raise SourceError(
+                f"synthetic and real rows have other shapes in '{name}'",
+                found=f"{synthetic[name].shape[1:]} against {real[name].shape[1:]}",
+                fix="mix in rows of the same environment",
+            )
+
+
+def ladder(weights: Array) -> Tensor:
+    """`[n]`, float64 running sums: a level uniform below the last one falls on a row in proportion to its weight.
+
+    Raises:
+        SourceError: When weights are negative or all zero.
+    """
+    found = np.asarray(weights, np.float64)
+    if not np.isfinite(found).all() or (found < 0).any() or not found.any():
+        raise SourceError("weights of rows must be numbers of at least 0, and not all 0", found=f"{found.min():g} ...")
+    return torch.from_numpy(np.cumsum(found))
+
+
+def columns_of(rows: Mapping[str, Array]) -> Transitions:
+    """The columns that agents use."""
+    return Transitions({name: rows[name] for name in (*NEEDED, WEIGHT) if name in rows})

@@ -1,0 +1,90 @@
+"""The verbs of `synthpipe` that train agents, or critics of a fixed policy."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synth_pipeline.cli_options import DryRun, Settings, Workers, Yes, planned_only, suggest
+from synth_pipeline.config import override
+from synth_pipeline.errors import ConfigError
+from synth_pipeline.run_config import RunConfig, open_run
+from synth_pipeline.tracking import say, short
+
+
+def evaluate(
+    run_directory: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run with a filled store.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="DATASET", help="Instead of a run: agents on this dataset alone.")
+    ] = None,
+    agents: Annotated[str | None, typer.Option(help="Names with commas, e.g. iql,td3_bc.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Folder (with --dataset).")] = None,
+    workers: Workers = 1,
+    settings: Settings = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Train offline-RL agents on real rows and on real and synthetic ones, and compare them pair by pair.
+
+    Seeds, steps and further arms: --set evaluation.seeds=10, --set evaluation.gradient_steps=100000,
+    --set evaluation.controls=[smote,duplicate].
+    """
+    from synth_pipeline import stages, utility
+
+    if (run_directory is None) == (dataset is None):
+        raise ConfigError(
+            "either a run is evaluated, or agents on a dataset alone",
+            found="both" if dataset else "neither",
+            fix="synthpipe evaluate runs/default, or synthpipe evaluate --dataset hopper/medium-replay --agents iql",
+        )
+    if run_directory is not None:
+        run, config = open_run(run_directory, settings or [])
+        folder = run.folder("evaluation")
+    else:
+        run, config = None, RunConfig.parse(override({"dataset": dataset}, settings or []), where="options")
+        folder = out or utility.default_folder(config.dataset)
+    if agents is not None:
+        named = {name: config.evaluation.agents.get(name, {}) for name in agents.split(",")}
+        config = config.replace(evaluation=config.evaluation.replace(agents=named))
+    if dry_run:
+        planned_only("evaluate", utility.planned(utility.study_of(run, config), folder, workers=workers))
+    elif run is None:
+        say("evaluate", short(utility.evaluate_alone(config, folder, workers=workers, yes=yes)))
+    else:
+        utility.evaluate(run, config, workers=workers, yes=yes)
+        stages.report(run)
+        suggest("report", str(run_directory))
+
+
+def advise(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Catalog id, Minari id, or file.")],
+    rows: Annotated[int | None, typer.Option(min=1, help="Size of a collected dataset; default: the recipe's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Default: runs/advise-DATASET.")
+    ] = None,
+    workers: Workers = 1,
+    settings: Settings = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Say whether to augment a dataset, with what and at which ratio, by a value probe; about ten minutes.
+
+    The probe: critics of a fixed policy, held against its true values in held-out states of the simulator.
+    """
+    from synth_pipeline import sources, utility
+    from synth_pipeline.data.split import split_dataset
+    from synth_pipeline.evaluation.advice import AdviceConfig, trials, tried
+
+    config = AdviceConfig.parse(override({}, settings or []), where="advice")
+    folder = out or utility.default_folder(dataset, "advise")
+    if dry_run:
+        training = len(split_dataset(sources.resolve(dataset, rows=rows).load()).train)
+        study = trials(dataset, rows, training, config)
+        wanted = partial(tried, study)
+        planned_only("advise", utility.planned(study, folder, workers=workers, only=wanted))
+        return
+    utility.advise(dataset, rows, config, folder, workers=workers, yes=yes)
+    say("advise", short(folder / utility.ADVICE))

@@ -1,0 +1,197 @@
+"""Should this dataset be augmented, with what, at which ratio? Asked of the value probe, in minutes instead of days.
+
+First on a quarter of the data, where the answer can be checked: the learning curve of real rows alone tells how many
+more real rows an arm is worth. Then, if an arm helps there, on all of them. An arm is recommended only when its paired
+95 % interval excludes 0 both times; the value probe is no return, and the advice says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field as Setting
+
+from synth_pipeline.config import Config
+from synth_pipeline.errors import ConfigError
+from synth_pipeline.evaluation.effective import Multiplier, effective_multiplier
+from synth_pipeline.evaluation.statistics import Difference, paired_difference
+from synth_pipeline.evaluation.study import ArmConfig, Cell, StudyConfig
+from synth_pipeline.evaluation.tables import BASELINE, outcomes
+
+PROBE = "fqe"
+PARTS = (16, 4)  # of the data: the smallest size of the curve, and the one that arms are tried at
+LEAST = 160  # training rows: with fewer a sixteenth is nothing
+_SHORT = {"gradient_steps": 800}
+_FOLLOWS = {"regressor": {"trainer": _SHORT}, "diffusion": {"trainer": {"gradient_steps": 400, "batch_size": 512}}}
+QUICK = {
+    "kind": "synther",
+    "trainer": {"gradient_steps": 400, "batch_size": 512, "warmup_steps": 50},
+    "dynamics": _FOLLOWS,
+    "rewards": _FOLLOWS,
+}
+
+
+class AdviceConfig(Config):
+    """What is tried, and how thoroughly."""
+
+    arms: dict[str, ArmConfig] = Setting(
+        {
+            "synther, half": ArmConfig(kind="generated", generator=QUICK, share=0.5),
+            "synther, quarter": ArmConfig(kind="generated", generator=QUICK, share=0.25),
+            "smote, half": ArmConfig(kind="smote", share=0.5),
+            "learned labels, half": ArmConfig.parse({"kind": "learned", "labels": {"trainer": _SHORT}, "share": 0.5}),
+        },
+        min_length=1,
+        description="name -> what is mixed in, and at which share",
+    )
+    draws: int = Setting(5, ge=5, description="subsets, and trainings; fewer than five give no interval")
+    policy: str | int = Setting("medium", description="whose values are asked: best, medium, or a snapshot's steps")
+    gradient_steps: int = Setting(4_000, ge=1, description="of every probe")
+    width: int = Setting(128, ge=8, description="units of a hidden layer of the critics")
+
+
+def trials(dataset: str, rows: int | None, training: int, config: AdviceConfig, *, seed: int = 0) -> StudyConfig:
+    """Real rows alone at three sizes, and every arm at the middle one.
+
+    Args:
+        dataset: Catalog id, Minari id, or file.
+        rows: Size of a collected dataset; None: the recipe's.
+        training: Rows that are not held out.
+        config: What is tried.
+        seed: Seed of everything.
+
+    Raises:
+        ConfigError: When there are too few rows to divide.
+    """
+    if training < LEAST:
+        raise ConfigError(
+            "too few rows to try anything on a part of them",
+            found=f"{training:,} training rows",
+            accepted=f"at least {LEAST:,}",
+            fix="collect more: at this size every real row counts",
+        )
+    smallest, middle = (training // part for part in PARTS)
+    return _study(dataset, rows, config, {BASELINE: ArmConfig(), **config.arms}, (smallest, middle, None), seed)
+
+
+def confirmation(dataset: str, rows: int | None, arm: str, config: AdviceConfig, *, seed: int = 0) -> StudyConfig:
+    """One arm on all of the data."""
+    return _study(dataset, rows, config, {BASELINE: ArmConfig(), arm: config.arms[arm]}, (None,), seed)
+
+
+def _study(
+    dataset: str,
+    rows: int | None,
+    config: AdviceConfig,
+    arms: Mapping[str, ArmConfig],
+    sizes: tuple[int | None, ...],
+    seed: int,
+) -> StudyConfig:
+    probe = {"policy": config.policy, "gradient_steps": config.gradient_steps, "width": config.width}
+    given = {"dataset": dataset, "rows": rows, "seed": seed, "sizes": sizes, "draws": config.draws, "seeds": 1}
+    plain = {name: arm.model_dump() for name, arm in arms.items()}
+    return StudyConfig.parse({**given, "arms": plain, "agents": {PROBE: probe}, "outcome": "values"}, where="advice")
+
+
+def tried(study: StudyConfig, cell: Cell) -> bool:
+    """Whether a cell of the trials is needed: arms are tried at the middle size alone."""
+    return cell.arm == BASELINE or cell.size == study.sizes[1]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an arm did to the errors of values.
+
+    Attributes:
+        arm: Its name.
+        difference: Of minus the error, to real rows alone; above 0 is better.
+        multiplier: How many more real rows it is worth; None on all of the data, where the curve ends.
+    """
+
+    arm: str
+    difference: Difference
+    multiplier: Multiplier | None = None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What is recommended, and what it rests on.
+
+    Attributes:
+        augment: Whether to.
+        arm: With what; None: with nothing.
+        trials: Every arm on a quarter of the data, best first.
+        confirmed: The best on all of the data; None: none helped, nothing was tried there.
+        training: Rows that are not held out.
+    """
+
+    augment: bool
+    arm: str | None
+    trials: tuple[Trial, ...]
+    confirmed: Trial | None
+    training: int
+
+    def sentences(self) -> list[str]:
+        """The advice in plain words: what to do, what it is worth, the risk, and what was not measured."""
+        best = self.trials[0]
+        middle = f"{self.training // PARTS[1]:,}"
+        if self.confirmed is None:
+            said = f"Do not augment: on {middle} rows no arm made values better beyond doubt."
+        elif self.augment:
+            said = f"Augment with {self.arm}: values got better on {middle} rows and on all {self.training:,}."
+        else:
+            said = f"Do not augment: {self.arm} helped on {middle} rows and not beyond doubt on all {self.training:,}."
+        worst = min(self.trials, key=lambda trial: trial.difference.low or 0.0)
+        found = [said, f"Best on {middle} rows: {best.arm}, {_change(best)}."]
+        if self.confirmed is not None:
+            found.append(f"On all rows: {_change(self.confirmed)}.")
+        found.append(f"Risk: {worst.arm} may cost up to {max(0.0, -(worst.difference.low or 0.0)):.2f} of a deviation.")
+        return [*found, "Not measured: returns. Try the answer with `synthpipe evaluate` before you rely on it."]
+
+    def plain(self) -> dict[str, Any]:
+        """Plain JSON."""
+        shown = [_plain(trial) for trial in self.trials]
+        confirmed = None if self.confirmed is None else _plain(self.confirmed)
+        facts = {"augment": self.augment, "arm": self.arm, "training": self.training}
+        return {**facts, "trials": shown, "confirmed": confirmed, "sentences": self.sentences()}
+
+
+def judged(
+    study: StudyConfig, results: Mapping[Cell, Mapping[str, Any]], training: int, *, seed: int = 0
+) -> list[Trial]:
+    """The arms of the trials, best first: by the lower end of their interval."""
+    middle = study.sizes[1]
+    curve = {size or training: outcomes(results, None, size=size, arm=BASELINE) for size in study.sizes}
+    real, found = curve[middle or training], []
+    for arm in (name for name in study.arms if name != BASELINE):
+        ours = outcomes(results, None, size=middle, arm=arm)
+        difference = paired_difference({"": ours}, {"": real}, seed=seed)
+        worth = effective_multiplier(curve, ours, middle or training, seed=seed) if difference.pairs else None
+        found.append(Trial(arm, difference, worth))
+    return sorted(found, key=lambda trial: -(trial.difference.low if trial.difference.low is not None else -1e9))
+
+
+def helps(trial: Trial) -> bool:
+    """Whether an interval excludes 0, on the good side."""
+    return trial.difference.verdict == "better"
+
+
+def concluded(found: list[Trial], confirmed: Trial | None, training: int) -> Advice:
+    """Both looks together."""
+    augment = confirmed is not None and helps(confirmed)
+    return Advice(augment, None if confirmed is None else confirmed.arm, tuple(found), confirmed, training)
+
+
+def _change(trial: Trial) -> str:
+    d = trial.difference
+    if d.value is None or d.low is None or d.high is None:
+        return d.why or "not decidable"
+    text = f"error of values lower by {d.value:.3f} of a deviation [{d.low:.3f}, {d.high:.3f}]"
+    return text if trial.multiplier is None else f"{text}, worth {trial.multiplier.value} the real rows"
+
+
+def _plain(trial: Trial) -> dict[str, Any]:
+    worth = None if trial.multiplier is None else trial.multiplier.plain()
+    return {"arm": trial.arm, "difference": trial.difference.plain(), "multiplier": worth}

@@ -1,0 +1,204 @@
+"""Arms of a comparison: what is mixed into the real rows. Real rows alone, generated ones, controls, an upper bound.
+
+Every arm sees one subset of the real data and nothing else: what generates or labels its rows is trained on that
+subset. Only `fresh` sees more, for it is the upper bound: real rows that the others did not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synth_pipeline.data.containers import Transitions
+from synth_pipeline.data.fields import Array
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.diffusion.loop import Report
+from synth_pipeline.dynamics.ensemble import Ensemble
+from synth_pipeline.dynamics.regressor import RegressorConfig
+from synth_pipeline.errors import SourceError, unknown_name
+from synth_pipeline.generators.base import build
+from synth_pipeline.seeding import Stage, stream
+from synth_pipeline.validation.truth import Truth
+
+COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations")
+TOP = 0.1  # share of the episodes
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What an arm is made from.
+
+    Attributes:
+        subset: The real rows of this draw.
+        rest: Real episodes that the subset does not touch; None: there are none.
+        truth: What is known of the environment.
+        rows: How many rows the arm mixes in.
+        seed: Seed of whatever is trained or drawn.
+        generator: Kind and settings of the generator.
+        labels: Numbers of the ensemble that labels rows.
+        folder: Where resumable state of trainings goes; None: not resumable.
+        report: Told of the progress of trainings.
+    """
+
+    subset: Dataset
+    rest: Dataset | None
+    truth: Truth
+    rows: int
+    seed: int
+    generator: Mapping[str, Any]
+    labels: RegressorConfig
+    folder: Path | None = None
+    report: Report | None = None
+
+    def rng(self, address: int) -> np.random.Generator:
+        """A source of random numbers of this arm."""
+        return stream(self.seed, Stage.EVALUATE, 1, address)
+
+    def checkpoint(self, name: str) -> Path | None:
+        """Where a training keeps its state."""
+        return None if self.folder is None else self.folder / f"{name}.safetensors"
+
+
+def real(ground: Ground) -> None:
+    """The subset alone."""
+
+
+def generated(ground: Ground) -> Transitions:
+    """Rows of the generator, trained on the subset."""
+    return _sampled(ground, ground.generator)
+
+
+def relabelled(ground: Ground) -> Transitions:
+    """(s, a) of the generator, s' and r of the simulator: what perfect dynamics would add.
+
+    Raises:
+        SourceError: When no simulator is known.
+    """
+    if ground.truth.oracle is None:
+        raise SourceError("no simulator can label these rows", found="no known oracle", fix="leave this arm out")
+    rows = generated(ground)
+    answer = ground.truth.oracle(rows["observations"], rows["actions"])
+    kept = np.flatnonzero(answer.judged)
+    labelled = rows.take(kept).with_columns(
+        next_observations=ground.truth.bounded(answer.next_observations[kept]).astype(np.float32),
+        rewards=answer.rewards[kept].astype(np.float32),
+    )
+    return _with_terminations(labelled, ground.truth)
+
+
+def learned(ground: Ground) -> Transitions:
+    """Real (s, a) again, s' and r of a one-step ensemble: whether smooth labels alone explain a gain."""
+    return _labelled(ground, _again(ground, {"kind": "duplicate"}))
+
+
+def noise(ground: Ground) -> Transitions:
+    """Real s with noise, real a, s' and r of the ensemble: no generator, but new states."""
+    return _labelled(ground, _again(ground, {"kind": "noise"}))
+
+
+def smote(ground: Ground) -> Transitions:
+    """Interpolation between neighbours."""
+    return _sampled(ground, {"kind": "smote"})
+
+
+def duplicate(ground: Ground) -> Transitions:
+    """Real rows again: an A/A test."""
+    return _sampled(ground, {"kind": "duplicate"})
+
+
+def top(ground: Ground) -> Transitions:
+    """Rows of the tenth of the episodes with the highest return, again: whether weighting alone explains a gain.
+
+    Raises:
+        SourceError: When the data have no episodes.
+    """
+    episodes = ground.subset.episodes
+    if episodes is None:
+        raise SourceError("the best episodes are wanted, and there are none", fix="leave this arm out")
+    count = max(1, round(TOP * len(episodes)))
+    best = np.argsort(episodes.returns, kind="stable")[-count:]
+    rows = episodes.take(np.sort(best)).transitions()
+    return _columns(rows.take(ground.rng(2).integers(len(rows), size=ground.rows)))
+
+
+def fresh(ground: Ground) -> Transitions:
+    """Real rows that the subset does not have: the upper bound.
+
+    Raises:
+        SourceError: When nothing is left of the data.
+    """
+    if ground.rest is None or len(ground.rest) < ground.rows:
+        left = 0 if ground.rest is None else len(ground.rest)
+        raise SourceError(
+            "too few real rows are left for the upper bound",
+            found=f"{left:,}",
+            accepted=f"{ground.rows:,}",
+            fix="draw the subsets from more data, or mix in fewer rows",
+        )
+    rows = ground.rest.transitions()
+    return _columns(rows.take(ground.rng(3).permutation(len(rows))[: ground.rows]))
+
+
+ARMS: dict[str, Callable[[Ground], Transitions | None]] = {
+    "real": real,
+    "generated": generated,
+    "relabelled": relabelled,
+    "learned": learned,
+    "noise": noise,
+    "smote": smote,
+    "duplicate": duplicate,
+    "top": top,
+    "fresh": fresh,
+}
+
+
+def make_rows(name: str, ground: Ground) -> Transitions | None:
+    """The rows of an arm; None: nothing is mixed in.
+
+    Raises:
+        UnknownNameError: For an unknown arm.
+        SourceError: When the arm cannot be made from this data.
+    """
+    if name not in ARMS:
+        raise unknown_name("arm", name, ARMS)
+    return ARMS[name](ground)
+
+
+def _sampled(ground: Ground, settings: Mapping[str, Any]) -> Transitions:
+    generator = build(settings)
+    generator.fit(ground.subset, seed=ground.seed, report=ground.report, checkpoint=ground.checkpoint("generator"))
+    return _columns(generator.sample(ground.rows, ground.rng(0)))
+
+
+def _again(ground: Ground, settings: Mapping[str, Any]) -> Transitions:
+    control = build(settings)
+    control.fit(ground.subset, seed=ground.seed)
+    return control.sample(ground.rows, ground.rng(1))
+
+
+def _labelled(ground: Ground, rows: Transitions) -> Transitions:
+    ensemble = Ensemble(ground.labels)
+    ensemble.fit(ground.subset, seed=ground.seed, report=ground.report, checkpoint=ground.checkpoint("labels"))
+    expected = ensemble.predict(rows["observations"], rows["actions"])
+    labelled = rows.with_columns(
+        next_observations=ground.truth.bounded(expected.next_observations).astype(np.float32),
+        rewards=expected.rewards.astype(np.float32),
+    )
+    return _with_terminations(labelled, ground.truth)
+
+
+def _with_terminations(rows: Transitions, truth: Truth) -> Transitions:
+    """Flags of the known function; without one, those that the rows came with."""
+    if truth.terminated is None:
+        return _columns(rows)
+    flags: Array = truth.terminated(rows["next_observations"])
+    return _columns(rows.with_columns(terminations=flags))
+
+
+def _columns(rows: Transitions) -> Transitions:
+    kept = [*COLUMNS, *(name for name in ("weight",) if name in rows)]
+    return Transitions({name: rows[name] for name in kept})

@@ -1,0 +1,254 @@
+"""One cell of a study: an agent trained on one arm of one draw, judged at steps that were fixed beforehand.
+
+A cell is a pure function of its key. What it needs (rows of the arm, state of the training) and what it found lie in
+files under that key, so a study that is killed, extended or run on several processes never does a cell twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from synth_pipeline import envs, sources, store
+from synth_pipeline.agents.base import Agent, build
+from synth_pipeline.agents.replay import Mixture
+from synth_pipeline.data.containers import Transitions
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.data.split import SplitData, split_dataset
+from synth_pipeline.diffusion.loop import TrainingDivergedError
+from synth_pipeline.errors import SourceError
+from synth_pipeline.evaluation.arms import COLUMNS, Ground, make_rows
+from synth_pipeline.evaluation.divergence import Monitor
+from synth_pipeline.evaluation.monte_carlo import (
+    MonteCarlo,
+    Policy,
+    fixed_policy,
+    held_out_states,
+    monte_carlo_values,
+)
+from synth_pipeline.evaluation.scores import evaluate_actor, evaluation_steps
+from synth_pipeline.evaluation.statistics import Diverged
+from synth_pipeline.evaluation.study import STORE, Cell, StudyConfig, cell_key, rows_key
+from synth_pipeline.evaluation.subsets import draw_subset
+from synth_pipeline.evaluation.value_probe import FQE, FQEConfig, probe_values
+from synth_pipeline.runs import read_json, write_bytes, write_json
+from synth_pipeline.sources.base import Source
+from synth_pipeline.validation.truth import known_truth
+
+STATES = 500  # held-out states that values are judged in
+
+
+class Task(NamedTuple):
+    """What a worker is given.
+
+    Attributes:
+        study: The study.
+        cell: Which cell of it.
+        folder: Where rows, states and results of all studies of a place lie.
+    """
+
+    study: StudyConfig
+    cell: Cell
+    folder: Path
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Of the dataset, and of the store of the arm."""
+        found = {"dataset": source_of(self.study).fingerprint()}
+        address = self.study.arms[self.cell.arm].store
+        return found if address is None else {**found, "store": store.open(address).digest()}
+
+    @property
+    def rows_file(self) -> Path:
+        """Rows of the arm."""
+        key = rows_key(self.study, self.cell, self.fingerprints())[:16]
+        return self.folder / "rows" / f"{self.study.arms[self.cell.arm].kind}-{key}.npz"
+
+    @property
+    def result_file(self) -> Path:
+        """What the cell found."""
+        return (
+            self.folder
+            / "cells"
+            / f"{self.cell.label}-{cell_key(self.study, self.cell, self.fingerprints())[:12]}.json"
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Kind and settings of the agent."""
+        return self.study.agent(self.cell.agent, self.cell.arm)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether anything is mixed in."""
+        return self.study.arms[self.cell.arm].kind != "real"
+
+
+def source_of(study: StudyConfig) -> Source:
+    """Where the real rows come from."""
+    return sources.resolve(study.dataset, rows=study.rows)
+
+
+@lru_cache(maxsize=2)
+def _parts(dataset: str, rows: int | None, held_out: float, seed: int) -> SplitData:
+    return split_dataset(sources.resolve(dataset, rows=rows).load(), fraction=held_out, seed=seed)
+
+
+def drawn(study: StudyConfig, cell: Cell) -> tuple[Dataset, Dataset | None]:
+    """The real rows of a cell, and those that it does not touch; held-out episodes are in neither."""
+    training = _parts(study.dataset, study.rows, study.held_out, study.seed).train
+    return draw_subset(training, cell.size, draw=cell.draw, seed=study.seed)
+
+
+def make_arm(task: Task) -> float:
+    """Make the rows of a cell's arm, once; returns the seconds that it took."""
+    path = task.rows_file
+    if path.exists():
+        return 0.0
+    begin, arm, cell = time.perf_counter(), task.study.arms[task.cell.arm], task.cell
+    if arm.kind == STORE:
+        rows = _of_store(str(arm.store), arm.rows)
+    else:
+        subset, rest = drawn(task.study, cell)
+        state = path.with_suffix("")
+        state.mkdir(parents=True, exist_ok=True)
+        truth = known_truth(subset.spec)
+        seed = task.study.seed + cell.draw
+        made = make_rows(arm.kind, Ground(subset, rest, truth, arm.rows, seed, arm.generator, arm.labels, state))
+        assert made is not None, f"the arm '{cell.arm}' mixes nothing in"
+        rows = made
+    seconds = time.perf_counter() - begin
+    _write_rows(path, rows, seconds)
+    return seconds
+
+
+def run_cell(task: Task) -> dict[str, Any]:
+    """Train and judge; found once, kept as JSON.
+
+    Returns:
+        `cell`, `settings`, `evaluations` (step, returns, lengths) or `values` (agreement with the truth), `diverged`
+        (None, or step and reason), `seconds`.
+    """
+    path = task.result_file
+    if path.exists():
+        found: dict[str, Any] = read_json(path)
+        return found
+    begin, state = time.perf_counter(), path.with_suffix(".safetensors")
+    found, diverged = (_values if task.study.outcome == "values" else _returns)(task, state)
+    body = {
+        "cell": task.cell._asdict(),
+        "settings": task.settings,
+        **found,
+        "diverged": None if diverged is None else {"step": diverged.step, "reason": diverged.reason},
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
+    write_json(path, body)
+    for leftover in (state, state.with_suffix(".partial.json")):
+        leftover.unlink(missing_ok=True)
+    return body
+
+
+def agent_seed(study: StudyConfig, cell: Cell) -> int:
+    """The same in every arm of a pair."""
+    return 1_000 * (study.seed + cell.draw) + cell.seed
+
+
+def _returns(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
+    real, _ = drawn(task.study, task.cell)
+    agent = build(task.settings).begin(_mixture(task, real), seed=agent_seed(task.study, task.cell))
+    found, diverged = _judged(agent, real, task, state)
+    return {"evaluations": found}, diverged
+
+
+def _values(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
+    study, (real, _), numbers = task.study, drawn(task.study, task.cell), _numbers(task)
+    which, states = task.settings.get("policy", "best"), task.settings.get("states", STATES)
+    policy, truth = _truth(study.dataset, study.rows, study.held_out, study.seed, which, states, numbers.discount)
+    seed = agent_seed(study, task.cell)
+    try:
+        probe = probe_values(_mixture(task, real), policy, truth, numbers, seed=seed, checkpoint=state)
+    except TrainingDivergedError as error:
+        return {"values": None}, Diverged.by(error, 0)
+    return {"values": probe.plain()}, None
+
+
+def agent_of(task: Task, real: Dataset) -> Agent:
+    """The untrained agent of a cell, as it is before its data."""
+    if task.study.outcome == "returns":
+        return build(task.settings)
+    environment = envs.make(str(real.spec.environment))
+    return FQE(fixed_policy(environment, task.settings.get("policy", "best")), _numbers(task))
+
+
+def _numbers(task: Task) -> FQEConfig:
+    given = {name: value for name, value in task.settings.items() if name not in ("kind", "policy", "states")}
+    return FQEConfig.parse(given, where=f"agent '{task.cell.agent}'")
+
+
+@lru_cache(maxsize=2)
+def _truth(
+    dataset: str, rows: int | None, share: float, seed: int, which: Any, states: int, discount: float
+) -> tuple[Policy, MonteCarlo]:
+    """The fixed policy, and its values in held-out states; the same for all arms."""
+    unseen = _parts(dataset, rows, share, seed).held_out
+    if unseen is None:
+        raise SourceError("values are judged in held-out states", found="data without episodes to hold out")
+    environment = envs.make(str(unseen.spec.environment))
+    policy = fixed_policy(environment, which)
+    chosen = held_out_states(environment, unseen, count=states, seed=seed)
+    return policy, monte_carlo_values(environment, chosen, policy, discount=discount, seed=seed)
+
+
+def _judged(agent: Agent, real: Dataset, task: Task, state: Path) -> tuple[list[dict[str, Any]], Diverged | None]:
+    """Train from evaluation to evaluation; both the training and the evaluations go on where they were."""
+    study, monitor, kept = task.study, Monitor(agent, real), state.with_suffix(".partial.json")
+    found: list[dict[str, Any]] = read_json(kept) if kept.exists() and state.exists() else []
+    diverged: Diverged | None = None
+    total = agent.config.gradient_steps
+    spacing = max(1, round(study.spacing * total))
+    for step in evaluation_steps(total, count=study.evaluations, spacing=spacing)[len(found) :]:
+        try:
+            agent.train(until=step, checkpoint=state)
+            if diverged := monitor.check():
+                break
+            found.append({"step": step, **_evaluated(agent, real, task, step)})
+        except TrainingDivergedError as error:
+            diverged = Diverged.by(error, agent.steps)
+            break
+        write_json(kept, found)
+    return found, diverged
+
+
+def _evaluated(agent: Agent, real: Dataset, task: Task, step: int) -> dict[str, Any]:
+    study, address = task.study, (2, task.cell.draw, task.cell.seed, step)
+    environment = envs.make(str(real.spec.environment))
+    result = evaluate_actor(environment, agent.actor(), episodes=study.episodes, seed=study.seed, address=address)
+    return {"returns": result.returns.tolist(), "lengths": result.lengths.tolist()}
+
+
+def _mixture(task: Task, real: Dataset) -> Mixture:
+    arm = task.study.arms[task.cell.arm]
+    if not task.mixes:
+        return Mixture(real)
+    with np.load(task.rows_file) as file:
+        columns: Mapping[str, Any] = {name: file[name] for name in file.files if name != "seconds"}
+    return Mixture(real, Transitions(columns), share=arm.share, use_in=arm.use_in)
+
+
+def _of_store(url: str, count: int) -> Transitions:
+    rows = store.open(url).read(0, count)
+    kept = [*COLUMNS, *(name for name in ("weight",) if name in rows)]
+    return Transitions({name: rows[name] for name in kept})
+
+
+def _write_rows(path: Path, rows: Transitions, seconds: float) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    columns: dict[str, Any] = {**rows.columns, "seconds": seconds}
+    np.savez(buffer, **columns)
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,110 @@
+"""A study: agents x arms x sizes x draws x seeds, as one configuration; every cell of it has an address and a key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field as Setting
+from pydantic import model_validator
+
+from synth_pipeline.agents.replay import UseIn
+from synth_pipeline.config import Config, content_hash
+from synth_pipeline.data.split import HELD_OUT
+from synth_pipeline.dynamics.regressor import RegressorConfig
+from synth_pipeline.errors import unknown_name
+from synth_pipeline.evaluation.arms import ARMS
+
+Outcome = Literal["returns", "values"]
+STORE = "store"  # kind of the arm whose rows are there already
+
+
+class ArmConfig(Config):
+    """What one arm mixes into the real rows, and how."""
+
+    kind: str = Setting("real", description="what is mixed in: an arm of the registry, or `store`")
+    rows: int = Setting(100_000, ge=1, description="rows that are made")
+    share: float = Setting(0.5, ge=0, le=1, description="share of every batch that is mixed in")
+    use_in: UseIn = Setting("both", description="who learns from the rows: both, critic or actor")
+    generator: dict[str, Any] = Setting({"kind": "synther"}, description="kind and settings of the generator")
+    labels: RegressorConfig = Setting(RegressorConfig(), description="the ensemble that labels rows")
+    agent: dict[str, Any] = Setting({}, description="settings that every agent has otherwise in this arm")
+    store: str | None = Setting(None, description="where the rows are (kind `store`)")
+
+    @model_validator(mode="after")
+    def _known(self) -> ArmConfig:
+        if self.kind not in (*ARMS, STORE):
+            raise unknown_name("arm", self.kind, [*ARMS, STORE])
+        if (self.kind == STORE) != (self.store is not None):
+            raise ValueError("an address of a store belongs to the kind `store`, and it needs one")
+        return self
+
+    def made_from(self) -> dict[str, Any]:
+        """What its rows follow from; how they are mixed in is left out."""
+        kept = {"kind", "rows", "store"}
+        kept |= {"generator"} if self.kind in ("generated", "relabelled") else set()
+        kept |= {"labels"} if self.kind in ("learned", "noise") else set()
+        return self.model_dump(mode="json", include=kept)
+
+
+class StudyConfig(Config):
+    """What is compared, on what, how often, and how it is scored; fixed before anything runs."""
+
+    dataset: str = Setting(description="catalog id, Minari id, or file")
+    rows: int | None = Setting(None, ge=1, description="size of a collected dataset; none: the recipe's")
+    held_out: float = Setting(HELD_OUT, gt=0, lt=1, description="share of the episodes that no arm sees")
+    seed: int = Setting(0, ge=0, description="seed of the split, the draws and everything trained")
+    sizes: tuple[int | None, ...] = Setting((None,), min_length=1, description="real rows of a draw; none: all")
+    draws: int = Setting(1, ge=1, description="subsets of each size")
+    seeds: int = Setting(5, ge=1, description="agents trained on each draw")
+    arms: dict[str, ArmConfig] = Setting({"real": ArmConfig()}, min_length=1, description="name -> arm")
+    agents: dict[str, dict[str, Any]] = Setting(min_length=1, description="name -> settings; kind: the name")
+    outcome: Outcome = Setting("returns", description="returns of the agent, or errors of its values (agent `fqe`)")
+    episodes: int = Setting(10, ge=1, description="episodes of an evaluation")
+    evaluations: int = Setting(5, ge=1, description="last evaluations that the final score is the mean of")
+    spacing: float = Setting(0.02, gt=0, le=1, description="steps between them, as a share of the training")
+
+    def agent(self, name: str, arm: str) -> dict[str, Any]:
+        """Kind and settings of an agent in an arm."""
+        return {"kind": name, **self.agents[name], **self.arms[arm].agent}
+
+
+class Cell(NamedTuple):
+    """One training."""
+
+    size: int | None
+    draw: int
+    arm: str
+    agent: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """Readable, and a file name."""
+        return f"{self.agent}-{self.arm}-{self.size or 'all'}-{self.draw}-{self.seed}".replace(" ", "_")
+
+
+def cells(study: StudyConfig) -> list[Cell]:
+    """Every cell; seeds last, so that a study that is cut short has all arms of the first ones."""
+    axes = (range(study.seeds), range(study.draws), study.sizes, study.agents, study.arms)
+    return [Cell(size, draw, arm, agent, seed) for seed, draw, size, agent, arm in product(*axes)]
+
+
+def rows_key(study: StudyConfig, cell: Cell, data: Mapping[str, Any]) -> str:
+    """Hash of what an arm's rows follow from.
+
+    Args:
+        study: The study.
+        cell: Whose arm.
+        data: Fingerprint of the dataset, and of the store of the arm where there is one.
+    """
+    drawn = (study.held_out, study.seed, cell.size, cell.draw)
+    return content_hash(dict(data), drawn, study.arms[cell.arm].made_from())
+
+
+def cell_key(study: StudyConfig, cell: Cell, data: Mapping[str, Any]) -> str:
+    """Hash of everything that a cell's result follows from."""
+    arm, protocol = study.arms[cell.arm], (study.outcome, study.episodes, study.evaluations, study.spacing)
+    mixed = (arm.share, arm.use_in) if arm.kind != "real" else ()
+    return content_hash(rows_key(study, cell, data), mixed, study.agent(cell.agent, cell.arm), cell.seed, protocol)

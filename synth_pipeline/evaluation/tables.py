@@ -1,0 +1,125 @@
+"""From the cells of a study to numbers that a sceptic accepts: scores with intervals, paired differences to real."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from synth_pipeline.errors import EnvironmentModelError, UnknownNameError
+from synth_pipeline.evaluation.scores import ScoreScale, score_scale
+from synth_pipeline.evaluation.statistics import (
+    Diverged,
+    Outcomes,
+    estimate,
+    mean,
+    paired_difference,
+    probability_of_improvement,
+)
+from synth_pipeline.evaluation.study import Cell, StudyConfig
+
+BASELINE = "real"
+Results = Mapping[Cell, Mapping[str, Any]]
+
+
+def final_outcome(result: Mapping[str, Any]) -> float | Diverged:
+    """What a cell found, higher is better; or that it diverged.
+
+    Of returns: their mean over the evaluations, all of which were fixed beforehand. Of values: minus the error of the
+    estimates, in standard deviations of the true values.
+    """
+    if result["diverged"] is not None:
+        return Diverged(**result["diverged"])
+    if "values" in result:
+        return -float(result["values"]["rmse"])
+    return float(np.mean([np.mean(evaluation["returns"]) for evaluation in result["evaluations"]]))
+
+
+def scale_of(environment: str, horizon: int) -> ScoreScale | None:
+    """References of an environment; None: returns stay raw."""
+    try:
+        return score_scale(environment, horizon)
+    except (EnvironmentModelError, UnknownNameError):
+        return None
+
+
+def outcomes(results: Results, scale: ScoreScale | None, **where: Any) -> Outcomes:
+    """(draw, seed) -> score x 100 (raw return without references) of the cells that match."""
+    found: dict[Any, float | Diverged] = {}
+    for cell, result in results.items():
+        if all(getattr(cell, name) == value for name, value in where.items()):
+            value = final_outcome(result)
+            if scale is not None and isinstance(value, float):
+                value = 100 * (value - scale.random) / (scale.best - scale.random)
+            found[(cell.draw, cell.seed)] = value
+    return found
+
+
+def table(study: StudyConfig, results: Results, scale: ScoreScale | None) -> list[dict[str, Any]]:
+    """One row for every size, agent and arm of which there are cells.
+
+    Returns:
+        `size`, `agent`, `arm`, `score` (mean with interval), `return` (raw mean), `d4rl`, `difference` to the arm
+        `real` and `improvement` (None for that arm), `runs`, `diverged`, `seconds` (mean of a training).
+    """
+    there = {(cell.size, cell.agent, cell.arm) for cell in results}
+    wanted = [key for key in product(study.sizes, study.agents, study.arms) if key in there]
+    return [_row(results, scale, study.seed, size=size, agent=agent, arm=arm) for size, agent, arm in wanted]
+
+
+def _row(results: Results, scale: ScoreScale | None, seed: int, **where: Any) -> dict[str, Any]:
+    ours = {"": outcomes(results, scale, **where)}
+    raw = [value for value in outcomes(results, None, **where).values() if isinstance(value, float)]
+    row: dict[str, Any] = {**where, "score": estimate(ours, mean, seed=seed).plain()}
+    average = float(np.mean(raw)) if raw else None
+    constants = None if scale is None else scale.d4rl
+    row |= {"return": average, "d4rl": None if constants is None or average is None else constants.score(average)}
+    theirs = {"": outcomes(results, scale, **{**where, "arm": BASELINE})}
+    if where["arm"] != BASELINE and theirs[""]:
+        row["difference"] = paired_difference(ours, theirs, seed=seed).plain()
+        row["improvement"] = probability_of_improvement(ours, theirs, seed=seed).plain()
+    took = [r["seconds"] for c, r in results.items() if all(getattr(c, name) == v for name, v in where.items())]
+    return {**row, "runs": len(took), "seconds": round(float(np.mean(took)), 1) if took else None}
+
+
+def lines(rows: list[dict[str, Any]], *, scored: bool) -> list[str]:
+    """The table for people, one line a row under a heading."""
+    what = "score" if scored else "return"
+    head = f"{'agent':<12} {'arm':<12} {'rows':>8}  {what:>22}  {'to real':>24}  {'runs':>4}  time"
+    return [head, *(_line(row) for row in rows)]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    score, difference = row["score"], row.get("difference")
+    size = "all" if row["size"] is None else f"{row['size']:,}"
+    verdict = "" if difference is None else f"{_interval(difference)} {difference['verdict'] or ''}".rstrip()
+    lost = f" ({score['diverged']} diverged)" if score["diverged"] else ""
+    time = "-" if row["seconds"] is None else f"{row['seconds']:,.0f} s"
+    start = f"{row['agent']:<12} {row['arm']:<12} {size:>8}  {_interval(score):>22}  {verdict:>24}"
+    return f"{start}  {row['runs']:>4}  {time}{lost}"
+
+
+def _interval(estimated: Mapping[str, Any]) -> str:
+    if estimated["value"] is None:
+        return "-"
+    if estimated["low"] is None:
+        return f"{estimated['value']:.1f}"
+    return f"{estimated['value']:.1f} [{estimated['low']:.1f}, {estimated['high']:.1f}]"
+
+
+def sentence(rows: list[dict[str, Any]]) -> str:
+    """The verdict on utility in plain words; nothing is claimed that no interval supports."""
+    mixed = [row for row in rows if row.get("difference") is not None]
+    if not mixed:
+        return "Only real rows were trained on: nothing is said about synthetic ones."
+    judged = [row for row in mixed if row["difference"]["verdict"] is not None]
+    if not judged:
+        fewest = min(row["difference"]["pairs"] for row in mixed)
+        return f"Too few runs to tell ({fewest} pairs; 5 are the least): points are shown, no verdict is given."
+    parts = []
+    for verdict in ("better", "worse", "undecided"):
+        named = [f"{row['agent']} with {row['arm']}" for row in judged if row["difference"]["verdict"] == verdict]
+        parts += [f"{verdict}: {', '.join(named)}"] if named else []
+    return f"Against real rows alone, by paired 95 % intervals: {'; '.join(parts)}."

@@ -1,0 +1,128 @@
+"""Running a study: arms first, then cells, each a task of a process; what is there is never made again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synth_pipeline.agents.replay import Mixture
+from synth_pipeline.errors import ConfigError
+from synth_pipeline.evaluation.cells import Task, agent_of, drawn, make_arm, run_cell
+from synth_pipeline.evaluation.study import Cell, StudyConfig, cells
+from synth_pipeline.runs import read_json
+from synth_pipeline.scale.local import cores, map_tasks
+from synth_pipeline.tracking import Progress, counted, duration, say
+
+HOUR_S = 3600.0
+TIMED = 30  # gradient steps that a rate is measured from
+Results = dict[Cell, dict[str, Any]]
+Wanted = Callable[[Cell], bool]
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What is left of a study.
+
+    Attributes:
+        cells: Cells without a result, and in all.
+        arms: Rows to be made: arm by arm, how often.
+        seconds: Of the cells' trainings alone, on the workers asked for; what generators take comes on top.
+    """
+
+    cells: tuple[int, int]
+    arms: dict[str, int]
+    seconds: float
+
+
+def tasks_of(study: StudyConfig, folder: Path, only: Wanted = lambda cell: True) -> list[Task]:
+    """Every cell of a study that is wanted."""
+    return [Task(study, cell, folder) for cell in cells(study) if only(cell)]
+
+
+def missing(tasks: Sequence[Task]) -> list[Task]:
+    """Those without a result."""
+    return [task for task in tasks if not task.result_file.exists()]
+
+
+def bill(study: StudyConfig, folder: Path, *, workers: int, only: Wanted = lambda cell: True) -> Bill:
+    """What a study still takes; an agent's rate is that of its first steps, here and now."""
+    every = tasks_of(study, folder, only)
+    left = missing(every)
+    arms: dict[str, int] = {}
+    for task in _arms(left):
+        arms[task.cell.arm] = arms.get(task.cell.arm, 0) + 1
+    took: dict[str, float] = {}
+    for task in left:
+        if task.cell.agent not in took:
+            took[task.cell.agent] = _seconds(task)
+    seconds = sum(took[task.cell.agent] for task in left)
+    return Bill((len(left), len(every)), arms, seconds / min(workers, cores()))
+
+
+def run_study(
+    study: StudyConfig, folder: Path, *, workers: int = 1, yes: bool = False, only: Wanted = lambda cell: True
+) -> Results:
+    """Every cell of a study, from what is there.
+
+    Args:
+        study: What is compared.
+        folder: Where rows, states and results lie; several studies may share it.
+        workers: Processes of one thread each; they change nothing but the time.
+        yes: Go ahead even when it takes more than an hour.
+        only: Which cells are wanted.
+
+    Raises:
+        ConfigError: When it takes more than an hour.
+    """
+    every = tasks_of(study, folder, only)
+    left = missing(every)
+    if not left:
+        say("evaluate", f"nothing to do: {counted(len(every), 'cell')} are there")
+    else:
+        if not yes:
+            _confirm(bill(study, folder, workers=workers, only=only))
+        begin = time.monotonic()
+        _run("arms", make_arm, _arms(left), "arms", workers=workers)
+        _run("evaluate", run_cell, left, "cells", workers=workers, there=len(every) - len(left))
+        say("evaluate", f"{counted(len(left), 'cell')} in {duration(time.monotonic() - begin)}")
+    return {task.cell: read_json(task.result_file) for task in every}
+
+
+def _arms(tasks: Sequence[Task]) -> list[Task]:
+    """One task for every set of rows that is not there."""
+    files = {task.rows_file: task for task in tasks if task.mixes and not task.rows_file.exists()}
+    return list(files.values())
+
+
+def _run(
+    label: str, function: Callable[[Task], Any], tasks: Sequence[Task], unit: str, *, workers: int, there: int = 0
+) -> None:
+    if not tasks:
+        return
+    with Progress(label, len(tasks) + there, unit, start=there) as progress:
+        for task, _ in map_tasks(function, tasks, workers=workers):
+            progress.advance(1, task.cell.label)
+
+
+def _seconds(task: Task) -> float:
+    """Of a whole training, from its first steps."""
+    real, _ = drawn(task.study, task.cell)
+    agent = agent_of(task, real).begin(Mixture(real), seed=0)
+    agent.step(agent.replay.draw(agent.rng))
+    begin = time.perf_counter()
+    for _ in range(TIMED):
+        agent.step(agent.replay.draw(agent.rng))
+    return float((time.perf_counter() - begin) / TIMED * agent.config.gradient_steps)
+
+
+def _confirm(expected: Bill) -> None:
+    if expected.seconds > HOUR_S:
+        raise ConfigError(
+            f"this takes about {expected.seconds / HOUR_S:,.1f} hours, and what generators take on top",
+            found=f"{expected.cells[0]} of {counted(expected.cells[1], 'cell')} without a result",
+            accepted="less than an hour without asking",
+            fix="add --yes, more --workers, fewer seeds, or --set evaluation.gradient_steps=...",
+        )

@@ -1,0 +1,197 @@
+"""The evaluate stage: does offline RL get better with the rows of a run? And any agent alone on any dataset.
+
+Real rows against real and synthetic ones, in pairs of seeds, with equal steps and batches; controls on request. What is
+found is `evaluation/results.json`; cells that are there are never trained again.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from synth_pipeline import sources
+from synth_pipeline.agents import AGENTS
+from synth_pipeline.config import content_hash
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.data.split import split_dataset
+from synth_pipeline.errors import ConfigError, unknown_name
+from synth_pipeline.evaluation.advice import (
+    Advice,
+    AdviceConfig,
+    Trial,
+    concluded,
+    confirmation,
+    helps,
+    judged,
+    trials,
+    tried,
+)
+from synth_pipeline.evaluation.cells import source_of
+from synth_pipeline.evaluation.statistics import paired_difference
+from synth_pipeline.evaluation.study import STORE, StudyConfig
+from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, scale_of, sentence, table
+from synth_pipeline.run_config import RunConfig
+from synth_pipeline.runs import Run, write_json
+from synth_pipeline.scale.fill import filled_store
+from synth_pipeline.scale.studies import Bill, Wanted, bill, run_study
+from synth_pipeline.sources import catalog
+from synth_pipeline.store.lock import working
+from synth_pipeline.tracking import console, counted, duration, say
+
+RESULTS, ADVICE = "results.json", "advice.json"
+MIXED = "mixed"  # the arm with the rows of the run
+
+
+def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
+    """What is compared for a run; without one, its dataset alone.
+
+    Raises:
+        StoreError: When nothing was generated, or not to the end.
+        UnknownNameError: For an unknown agent.
+    """
+    settings = config.evaluation
+    for kind in (str(given.get("kind", name)) for name, given in settings.agents.items()):
+        if kind not in AGENTS.names():
+            raise unknown_name("agent", kind, AGENTS.names())
+    arms: dict[str, Any] = {"real": {}}
+    if run is not None:
+        target = filled_store(run)
+        mixing = {"rows": min(settings.rows, len(target)), "share": settings.share, "use_in": settings.use_in}
+        arms[MIXED] = {"kind": STORE, "store": str(run.folder("store")), **mixing}
+        arms |= {name: {"kind": name, **mixing} for name in settings.controls}
+    steps = {} if settings.gradient_steps is None else {"gradient_steps": settings.gradient_steps}
+    return StudyConfig.parse(
+        {
+            "dataset": config.dataset,
+            "rows": config.collect.rows if config.dataset in catalog.entries() else None,
+            "held_out": config.held_out,
+            "seed": config.seed,
+            "arms": arms,
+            "agents": {name: {**steps, **given} for name, given in settings.agents.items()},
+            **settings.model_dump(include={"seeds", "episodes", "evaluations", "spacing"}),
+        },
+        where="evaluation",
+    )
+
+
+def evaluate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False) -> Path:
+    """Train agents on the real rows of a run, and on these mixed with its synthetic ones; write `results.json`.
+
+    Args:
+        run: Run directory with a filled store.
+        config: The run's configuration.
+        workers: Processes of one thread each.
+        yes: Go ahead even when it takes more than an hour.
+
+    Raises:
+        StoreError: When nothing was generated, or not to the end.
+        ConfigError: When the environment of the dataset is not known, or it takes more than an hour.
+    """
+    study, folder = study_of(run, config), run.folder("evaluation")
+    digest = filled_store(run).digest()
+    key = content_hash(digest, source_of(study).fingerprint(), study)
+    path = folder / RESULTS
+    if (record := run.finished("evaluation", key)) and path.exists():
+        say("evaluate", f"nothing to do: {record['outcome']}")
+        return path
+    with working(run):
+        found = measured(study, folder, workers=workers, yes=yes)
+        write_json(path, {**found, "digest": digest})
+        run.finish("evaluation", key, {"outcome": found["sentence"], "digest": digest, "table": found["table"]})
+    return path
+
+
+def evaluate_alone(config: RunConfig, folder: Path, *, workers: int = 1, yes: bool = False) -> Path:
+    """Train agents on a dataset as it is: the plainest baseline; writes `results.json` into a folder."""
+    study = study_of(None, config)
+    found = measured(study, folder, workers=workers, yes=yes)
+    write_json(folder / RESULTS, found)
+    return folder / RESULTS
+
+
+def measured(study: StudyConfig, folder: Path, *, workers: int, yes: bool) -> dict[str, Any]:
+    """Run a study and say what came out.
+
+    Raises:
+        ConfigError: When agents cannot be judged, because no environment of the dataset is known.
+    """
+    spec = _acted_in(source_of(study).load()).spec
+    assert spec.environment is not None
+    results = run_study(study, folder, workers=workers, yes=yes)
+    scale = scale_of(spec.environment, spec.horizon or 0)
+    rows = table(study, results, scale)
+    for line in lines(rows, scored=scale is not None):
+        console.print(line, markup=False)
+    said = sentence(rows)
+    say("utility", said)
+    if scale is not None:
+        say("", f"score 0: uniform actions ({scale.random:,.0f}); 100: the best shipped policy ({scale.best:,.0f})")
+    return {"study": study.plain(), "table": rows, "sentence": said, "references": _references(scale)}
+
+
+def advise(
+    dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, workers: int = 1, yes: bool = False
+) -> Advice:
+    """Ask the value probe whether to augment a dataset, with what, and at which ratio; writes `advice.json`.
+
+    Args:
+        dataset: Catalog id, Minari id, or file; its environment must be known.
+        rows: Size of a collected dataset; None: the recipe's.
+        config: What is tried.
+        folder: Where rows, states and results lie.
+        workers: Processes of one thread each.
+        yes: Go ahead even when it takes more than an hour.
+
+    Raises:
+        ConfigError: When the environment is not known, or there are too few rows.
+    """
+    data = _acted_in(sources.resolve(dataset, rows=rows).load())
+    training = len(split_dataset(data).train)
+    study = trials(dataset, rows, training, config)
+    results = run_study(study, folder, workers=workers, yes=yes, only=partial(tried, study))
+    for line in lines(table(study, results, None), scored=True):
+        console.print(line, markup=False)
+    say("", "score: minus the error of the values of a fixed policy, in standard deviations of the true ones")
+    found = judged(study, results, training)
+    confirmed = None
+    if helps(found[0]):
+        again = confirmation(dataset, rows, found[0].arm, config)
+        results = run_study(again, folder, workers=workers, yes=yes)
+        difference = paired_difference(*({"": outcomes(results, None, arm=arm)} for arm in (found[0].arm, BASELINE)))
+        confirmed = Trial(found[0].arm, difference)
+    advice = concluded(found, confirmed, training)
+    write_json(folder / ADVICE, advice.plain())
+    for label, text in zip(("advice", *[""] * 9), advice.sentences(), strict=False):
+        say(label, text)
+    return advice
+
+
+def planned(study: StudyConfig, folder: Path, *, workers: int, only: Wanted = lambda cell: True) -> str:
+    """The bill in words."""
+    found: Bill = bill(study, folder, workers=workers, only=only)
+    left, every = found.cells
+    arms = ", ".join(f"{count} x {name}" for name, count in found.arms.items())
+    beside = f"; rows to be made: {arms}" if arms else ""
+    return f"{left} of {counted(every, 'cell')} ({', '.join(study.agents)}), {duration(found.seconds)}{beside}"
+
+
+def default_folder(dataset: str, verb: str = "evaluate") -> Path:
+    """Where agents on a dataset alone are kept."""
+    return Path("runs") / f"{verb}-{Path(dataset).stem if '.' in dataset else dataset.replace('/', '-')}"
+
+
+def _acted_in(data: Dataset) -> Dataset:
+    """The data, if their environment can be acted in."""
+    if data.spec.environment is None:
+        raise ConfigError(
+            f"agents cannot act in the environment of '{data.spec.dataset_id}'",
+            found="data whose environment is not known here",
+            accepted="a dataset of an environment of `synthpipe datasets`",
+            fix="judge the data by `synthpipe validate` alone",
+        )
+    return data
+
+
+def _references(scale: Any) -> dict[str, Any] | None:
+    return None if scale is None else {"random": scale.random, "best": scale.best, "program": scale.program}

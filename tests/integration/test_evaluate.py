@@ -1,0 +1,59 @@
+"""Agents by the command line: on a run, on a dataset alone; resumed, refused, reported."""
+
+import pytest
+
+from synth_pipeline.runs import read_json
+from synth_pipeline.scale import studies
+
+QUICK = (
+    *("--set", "evaluation.gradient_steps=40", "--set", "evaluation.episodes=1"),
+    *("--set", "evaluation.seeds=1", "--set", "evaluation.evaluations=2"),
+)
+
+
+def test_a_run_is_evaluated_once_and_the_report_shows_it(copied, shell, monkeypatch):
+    # In this process: the other test below has worker processes.
+    monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, workers: ((t, function(t)) for t in tasks))
+    command = ("evaluate", "runs/smoke", "--agents", "bc", *QUICK)
+    planned = shell(*command, "--dry-run")
+    assert "2 of 2 cells (bc)" in planned.out
+    assert not (shell.folder / "runs/smoke/evaluation").exists()
+    found = shell(*command)
+    assert found.code == 0, found.err
+    assert "Too few runs to tell" in found.out
+    results = read_json(shell.folder / "runs/smoke/evaluation/results.json")
+    assert [(row["agent"], row["arm"]) for row in results["table"]] == [("bc", "real"), ("bc", "mixed")]
+    assert results["references"] is None, "this toy has no upper reference: returns stay raw"
+    page = (shell.folder / "runs/smoke/report.html").read_text()
+    assert "Agents that learned from these rows" in page
+    assert "Too few runs to tell" in page
+    again = shell(*command)
+    assert "nothing to do" in again.out
+    assert again.code == 0
+
+
+def test_an_agent_alone_on_a_dataset(smoke, shell, monkeypatch):
+    monkeypatch.setenv("SYNTHPIPE_DATA", str(smoke.folder / "data"))
+    size = ("--set", "collect.rows=4000")
+    found = shell("evaluate", "--dataset", "toy-linear-gaussian/random", "--agents", "bc", *size, *QUICK)
+    assert found.code == 0, found.err
+    assert "nothing is said about synthetic ones" in found.out
+    assert (shell.folder / "runs/evaluate-toy-linear-gaussian-random/results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        (("evaluate",), "either a run is evaluated"),
+        (("evaluate", "runs/smoke", "--dataset", "hopper/medium"), "either a run is evaluated"),
+        (("evaluate", "runs/smoke", "--agents", "iqll"), "no agent called 'iqll'"),
+        (("evaluate", "runs/smoke", "--set", "evaluation.controls=[smot]", "--agents", "bc"), "no arm called 'smot'"),
+        (("evaluate", "runs/smoke", "--set", "evaluation.agents={bc: {widht: 3}}"), "unknown key 'widht'"),
+        (("advise", "toy-linear-gaussian/random", "--set", "draws=2"), "draws"),
+    ],
+)
+def test_wrong_use_is_told_in_one_form(copied, shell, command, what):
+    found = shell(*command)
+    assert found.code != 0
+    assert what in found.error()["what"]
+    assert not (shell.folder / "runs/smoke/evaluation").exists()

@@ -1,0 +1,99 @@
+"""Advice: what is recommended follows from intervals, on both looks, and every sentence from what was measured."""
+
+import pytest
+
+from synth_pipeline.errors import ConfigError
+from synth_pipeline.evaluation.advice import (
+    PROBE,
+    AdviceConfig,
+    Trial,
+    concluded,
+    confirmation,
+    helps,
+    judged,
+    trials,
+    tried,
+)
+from synth_pipeline.evaluation.statistics import paired_difference
+from synth_pipeline.evaluation.study import Cell, cells
+
+CONFIG = AdviceConfig.parse({"arms": {"good": {"kind": "smote"}, "bad": {"kind": "duplicate"}}, "draws": 6})
+TRAINING = 16_000
+NOISE = (0.01, -0.01, 0.005, -0.005, 0.0, 0.002)
+
+
+def found(errors):
+    """Results whose error of values is given by (size, arm)."""
+    study = trials("toy/points", None, TRAINING, CONFIG)
+    return study, {
+        cell: {"values": {"rmse": errors[(cell.size, cell.arm)] + NOISE[cell.draw]}, "diverged": None, "seconds": 1.0}
+        for cell in cells(study)
+        if tried(study, cell)
+    }
+
+
+USUAL = {(1000, "real"): 0.9, (4000, "real"): 0.5, (None, "real"): 0.3, (4000, "good"): 0.4, (4000, "bad"): 0.55}
+
+
+def test_arms_are_tried_on_a_quarter_and_real_rows_at_three_sizes():
+    study = trials("toy/points", None, TRAINING, CONFIG)
+    wanted = [cell for cell in cells(study) if tried(study, cell)]
+    assert study.sizes == (1000, 4000, None)
+    assert {(cell.size, cell.arm) for cell in wanted} == set(USUAL)
+    assert len(wanted) == 5 * 6
+    assert {cell.agent for cell in wanted} == {PROBE}
+    again = confirmation("toy/points", None, "good", CONFIG)
+    assert {(cell.size, cell.arm) for cell in cells(again)} == {(None, "real"), (None, "good")}
+
+
+def test_the_better_arm_is_first_and_worth_what_the_curve_says():
+    good, bad = judged(*found(USUAL), TRAINING)
+    assert (good.arm, bad.arm) == ("good", "bad")
+    assert good.difference.value == pytest.approx(0.1)
+    assert helps(good)
+    assert not helps(bad)
+    # From 0.5 at 4,000 rows to 0.3 at 16,000, half-way on a logarithmic axis.
+    assert good.multiplier.value.value == pytest.approx(2.0, rel=0.01)
+
+
+def trial(arm, values):
+    return Trial(arm, paired_difference({"": dict(enumerate(values))}, {"": dict.fromkeys(range(len(values)), 0.0)}))
+
+
+def test_augment_only_when_both_looks_say_so():
+    first = judged(*found(USUAL), TRAINING)
+    yes = concluded(first, trial("good", [0.1, 0.11, 0.09, 0.1, 0.1]), TRAINING)
+    assert yes.augment
+    assert "Augment with good" in yes.sentences()[0]
+    no = concluded(first, trial("good", [0.1, -0.1, 0.1, -0.1, 0.0]), TRAINING)
+    assert not no.augment
+    assert "not beyond doubt on all" in no.sentences()[0]
+
+
+def test_nothing_is_recommended_when_nothing_helps():
+    first = judged(*found({**USUAL, (4000, "good"): 0.5}), TRAINING)
+    assert not any(helps(one) for one in first)
+    advice = concluded(first, None, TRAINING)
+    assert not advice.augment
+    assert advice.arm is None
+    text = " ".join(advice.sentences())
+    assert "Do not augment" in text
+    assert "Not measured: returns" in text
+    assert "Risk: bad may cost up to 0.0" in text
+    assert advice.plain()["confirmed"] is None
+
+
+def test_a_diverged_probe_is_left_out():
+    study, results = found(USUAL)
+    lost = Cell(4000, 0, "good", PROBE, 0)
+    results[lost] = {"values": None, "diverged": {"step": 7, "reason": "loss inf"}, "seconds": 1.0}
+    good = next(one for one in judged(study, results, TRAINING) if one.arm == "good")
+    assert good.difference.pairs == 5
+    assert good.difference.diverged == (1, 0)
+
+
+def test_too_few_rows_are_refused():
+    with pytest.raises(ConfigError, match="at least 160"):
+        trials("toy/points", None, 159, CONFIG)
+    with pytest.raises(ConfigError, match="draws"):
+        AdviceConfig.parse({"draws": 4})

@@ -1,0 +1,92 @@
+"""Arms: what each mixes in, and that none sees more than its subset."""
+
+import numpy as np
+import pytest
+from worlds import roll
+
+from synth_pipeline.diffusion.trainer import TrainerConfig
+from synth_pipeline.dynamics.regressor import RegressorConfig
+from synth_pipeline.errors import SourceError, UnknownNameError
+from synth_pipeline.evaluation.arms import ARMS, Ground, make_rows
+from synth_pipeline.evaluation.subsets import draw_subset
+from synth_pipeline.validation.truth import Truth, known_truth
+
+LABELS = RegressorConfig(width=16, depth=1, trainer=TrainerConfig(gradient_steps=50, batch_size=64))
+ROWS = 120
+
+
+@pytest.fixture(scope="module")
+def data():
+    return roll("toy-point-mass", episodes=20, steps=20)
+
+
+def ground(data, size=150, **changes):
+    subset, rest = draw_subset(data, size, draw=0)
+    given = {"truth": known_truth(data.spec), "generator": {"kind": "copula"}, "labels": LABELS}
+    return Ground(subset, rest, rows=ROWS, seed=1, **{**given, **changes})
+
+
+def seen(data, name="observations"):
+    return {row.tobytes() for row in data.transitions()[name]}
+
+
+@pytest.mark.parametrize("name", [name for name in ARMS if name != "real"])
+def test_every_arm_gives_the_rows_asked_for_with_flags_of_the_true_function(data, name):
+    rows = make_rows(name, ground(data))
+    assert len(rows) == ROWS or (name == "relabelled" and 0 < len(rows) <= ROWS)
+    truth = known_truth(data.spec)
+    if name not in ("duplicate", "top", "fresh"):
+        assert np.array_equal(rows["terminations"], truth.terminated(rows["next_observations"]))
+    again = make_rows(name, ground(data))
+    assert all(np.array_equal(rows[c], again[c]) for c in rows.columns)
+
+
+def test_real_mixes_nothing_in(data):
+    assert make_rows("real", ground(data)) is None
+
+
+def test_simulator_labels_are_the_simulators(data):
+    rows, truth = make_rows("relabelled", ground(data)), known_truth(data.spec)
+    answer = truth.oracle(rows["observations"], rows["actions"])
+    assert np.allclose(answer.next_observations, rows["next_observations"], atol=1e-6)
+    assert np.allclose(answer.rewards, rows["rewards"], atol=1e-6)
+
+
+def test_learned_labels_keep_the_states_and_change_what_follows(data):
+    given = ground(data)
+    rows = make_rows("learned", given)
+    pairs = {row.tobytes() for row in rows["observations"]}
+    assert pairs <= seen(given.subset)
+    assert not {row.tobytes() for row in rows["next_observations"]} & seen(given.subset, "next_observations")
+
+
+@pytest.mark.parametrize("name", ["duplicate", "top", "learned"])
+def test_controls_stay_within_the_subset(data, name):
+    given = ground(data)
+    assert {row.tobytes() for row in make_rows(name, given)["observations"]} <= seen(given.subset)
+
+
+def test_top_takes_the_best_episodes(data):
+    given = ground(data)
+    best = given.subset.episodes.returns.argmax()
+    rows = make_rows("top", given)
+    assert {r.tobytes() for r in rows["observations"]} <= {
+        r.tobytes() for r in given.subset.episodes.take(np.array([best])).observations
+    }
+
+
+def test_fresh_rows_are_real_and_none_of_the_subset(data):
+    given = ground(data)
+    rows = {row.tobytes() for row in make_rows("fresh", given)["observations"]}
+    assert len(rows) == ROWS
+    assert rows <= seen(data)
+    assert not rows & seen(given.subset)
+
+
+def test_what_cannot_be_made_is_refused(data):
+    with pytest.raises(SourceError, match="upper bound"):
+        make_rows("fresh", ground(data, len(data) - 5))
+    with pytest.raises(SourceError, match="simulator"):
+        make_rows("relabelled", ground(data, truth=Truth()))
+    with pytest.raises(UnknownNameError, match="smote"):
+        make_rows("smotte", ground(data))

@@ -1,0 +1,209 @@
+"""Studies: addresses and keys, cells that resume and never run twice, tables that claim no more than they may."""
+
+import numpy as np
+import pytest
+from worlds import roll
+
+from synth_pipeline.agents.bc import BC
+from synth_pipeline.data.split import split_dataset
+from synth_pipeline.diffusion.loop import TrainingDivergedError
+from synth_pipeline.errors import ConfigError, UnknownNameError
+from synth_pipeline.evaluation import cells as cells_module
+from synth_pipeline.evaluation.cells import Task, agent_seed, make_arm, run_cell
+from synth_pipeline.evaluation.scores import ScoreScale
+from synth_pipeline.evaluation.study import Cell, StudyConfig, cell_key, cells
+from synth_pipeline.evaluation.tables import lines, sentence, table
+from synth_pipeline.runs import read_json
+from synth_pipeline.scale import studies
+
+QUICK = {"gradient_steps": 60, "width": 16, "batch_size": 32, "log_every": 10}
+PLAIN = {
+    "dataset": "toy/points",
+    "sizes": [150],
+    "seeds": 2,
+    "arms": {"real": {}, "smote": {"kind": "smote", "rows": 200}},
+    "agents": {"bc": QUICK},
+    "episodes": 1,
+    "evaluations": 3,
+    "spacing": 0.2,
+}
+
+
+class Points:
+    """A source that needs no file."""
+
+    data = None
+
+    def fingerprint(self):
+        return "points"
+
+    def load(self):
+        Points.data = Points.data or roll("toy-point-mass", episodes=20, steps=20)
+        return Points.data
+
+
+@pytest.fixture(autouse=True)
+def source(monkeypatch):
+    monkeypatch.setattr(cells_module, "source_of", lambda study: Points())
+    monkeypatch.setattr(cells_module, "_parts", lambda dataset, rows, held_out, seed: split_dataset(Points().load()))
+
+
+def study(**changes):
+    return StudyConfig.parse({**PLAIN, **changes})
+
+
+def task(folder, given=None, arm="real", seed=0):
+    return Task(given or study(), Cell(150, 0, arm, "bc", seed), folder)
+
+
+def test_every_cell_has_its_own_address_and_key_and_seeds_come_last():
+    every = cells(study(draws=2))
+    keys = {cell_key(study(draws=2), cell, {}) for cell in every}
+    assert len(every) == len(set(every)) == len(keys) == 8
+    assert [cell.seed for cell in every] == sorted(cell.seed for cell in every)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"agents": {"bc": {**QUICK, "width": 17}}},
+        {"arms": {**PLAIN["arms"], "smote": {"kind": "smote", "rows": 201}}},
+        {"arms": {**PLAIN["arms"], "smote": {"kind": "smote", "rows": 200, "share": 0.4}}},
+        {"arms": {**PLAIN["arms"], "smote": {"kind": "smote", "rows": 200, "use_in": "actor"}}},
+        {"episodes": 3},
+        {"evaluations": 2},
+        {"held_out": 0.2},
+        {"seed": 1},
+    ],
+)
+def test_a_key_changes_with_everything_that_the_result_follows_from(changes):
+    cell = Cell(150, 0, "smote", "bc", 0)
+    assert cell_key(study(), cell, {}) != cell_key(study(**changes), cell, {})
+    assert cell_key(study(), cell, {}) != cell_key(study(), cell, {"dataset": "other"})
+    assert cell_key(study(), cell, {}) == cell_key(study(seeds=9), cell, {}), "more seeds keep what is there"
+
+
+def test_the_real_arm_does_not_depend_on_what_others_mix_in():
+    other = study(arms={**PLAIN["arms"], "real": {"rows": 7, "share": 0.3}})
+    cell = Cell(150, 0, "real", "bc", 0)
+    assert cell_key(study(), cell, {})[:8] != ""
+    assert agent_seed(study(), cell) == agent_seed(other, cell._replace(arm="smote")), "arms of a pair share their seed"
+
+
+def test_a_cell_is_evaluated_at_fixed_steps_and_kept(tmp_path):
+    given = task(tmp_path)
+    found = run_cell(given)
+    assert [evaluation["step"] for evaluation in found["evaluations"]] == [36, 48, 60]
+    assert all(len(evaluation["returns"]) == 1 for evaluation in found["evaluations"])
+    assert found["diverged"] is None
+    assert read_json(given.result_file) == found == run_cell(given)
+    assert [path.name for path in given.result_file.parent.iterdir()] == [given.result_file.name]
+
+
+@pytest.mark.parametrize("stop", [37, 48])
+def test_a_killed_cell_ends_as_if_nothing_had_happened(tmp_path, monkeypatch, stop):
+    unbroken = run_cell(task(tmp_path / "whole"))["evaluations"]
+    step = BC.step
+
+    def dying(self, batch):
+        if self.steps == stop:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    often = study(agents={"bc": {**QUICK, "checkpoint_seconds": 1e-9}})
+    with monkeypatch.context() as patch:
+        patch.setattr(BC, "step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(task(tmp_path / "killed", often))
+    calls = []
+    monkeypatch.setattr(BC, "step", lambda self, batch: (calls.append(self.steps), step(self, batch))[1])
+    assert run_cell(task(tmp_path / "killed", often))["evaluations"] == unbroken
+    assert calls == list(range(stop, 60)), "no step is taken twice"
+
+
+def test_a_diverged_cell_is_marked_and_not_averaged(tmp_path, monkeypatch):
+    def explode(self, batch):
+        raise TrainingDivergedError("training diverged", found="loss inf at step 3")
+
+    monkeypatch.setattr(BC, "step", explode)
+    found = run_cell(task(tmp_path))
+    assert "diverged" in found["diverged"]["reason"]
+    assert found["evaluations"] == []
+    rows = table(study(), {Cell(150, 0, "real", "bc", 0): found}, None)
+    assert rows[0]["score"]["diverged"] == 1
+    assert rows[0]["score"]["value"] is None
+
+
+def test_rows_of_an_arm_are_made_once_and_shared(tmp_path):
+    first, second = task(tmp_path, arm="smote"), task(tmp_path, arm="smote", seed=1)
+    assert first.rows_file == second.rows_file
+    assert make_arm(first) > 0
+    before = first.rows_file.read_bytes()
+    assert make_arm(second) == 0
+    assert first.rows_file.read_bytes() == before
+    with np.load(first.rows_file) as file:
+        assert len(file["rewards"]) == 200
+    assert run_cell(first)["evaluations"] != run_cell(task(tmp_path))["evaluations"]
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises((UnknownNameError, ConfigError), match="smote"):
+        study(arms={"x": {"kind": "smotte"}})
+    with pytest.raises(ConfigError, match="store"):
+        study(arms={"x": {"kind": "store"}})
+
+
+def results(differences, seeds=6):
+    """Cells whose arm `smote` is better than `real` by known amounts."""
+    found = {}
+    for seed in range(seeds):
+        for arm, value in (("real", 10.0 + seed), ("smote", 10.0 + seed + differences[seed])):
+            evaluations = [{"step": 1, "returns": [value - 1, value + 1], "lengths": [1, 1]}] * 5
+            result = {"evaluations": evaluations, "diverged": None, "seconds": 2.0}
+            found[Cell(150, 0, arm, "bc", seed)] = result
+    return found
+
+
+SCALE = ScoreScale("toy-point-mass", 100, 0.0, 200.0, "none", {})
+
+
+def test_a_table_gives_scores_paired_differences_and_a_verdict():
+    rows = table(study(), results([3.0, 3.1, 2.9, 3.0, 3.2, 2.8]), SCALE)
+    real, smote = rows
+    assert real["return"] == pytest.approx(12.5)
+    assert real["score"]["value"] == pytest.approx(12.5 / 2)
+    assert "difference" not in real
+    assert smote["difference"]["value"] == pytest.approx(1.5)
+    assert smote["difference"]["verdict"] == "better"
+    assert "better: bc with smote" in sentence(rows)
+    shown = lines(rows, scored=True)
+    assert "better" in shown[2]
+    assert len(shown) == 3
+
+
+def test_nothing_is_claimed_that_no_interval_supports():
+    mixed = table(study(), results([3.0, -3.0, 2.0, -2.0, 1.0, -1.0]), SCALE)
+    assert mixed[1]["difference"]["verdict"] == "undecided"
+    few = table(study(), results([3.0, 3.0, 3.0], seeds=3), SCALE)
+    assert few[1]["difference"]["verdict"] is None
+    assert "Too few runs" in sentence(few)
+    assert "[" not in "".join(lines(few, scored=True))
+    assert "nothing is said" in sentence(table(study(arms={"real": {}}), results([0.0] * 6), SCALE))
+
+
+def test_a_study_does_what_is_missing_and_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, workers: ((t, function(t)) for t in tasks))
+    small = study(seeds=1)
+    expected = studies.bill(small, tmp_path, workers=1)
+    assert expected.cells == (2, 2)
+    assert expected.arms == {"smote": 1}
+    found = studies.run_study(small, tmp_path)
+    assert set(found) == set(cells(small))
+    assert studies.run_study(small, tmp_path) == found
+    assert "nothing to do: 2 cells are there" in capsys.readouterr().out
+    assert len(studies.missing(studies.tasks_of(study(seeds=2), tmp_path))) == 2, "more seeds keep what is there"
+
+
+def test_more_than_an_hour_is_asked_for(tmp_path):
+    with pytest.raises(ConfigError, match="hours"):
+        studies.run_study(study(agents={"bc": {**QUICK, "gradient_steps": 10**9}}), tmp_path)
