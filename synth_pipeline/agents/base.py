@@ -41,6 +41,7 @@ class AgentConfig(Config):
     batch_size: int = Setting(256, ge=1, description="rows per step")
     discount: float = Setting(0.99, gt=0, le=1, description="gamma")
     learning_rate: float = Setting(3e-4, gt=0, description="step size of Adam")
+    weight_decay: float = Setting(0.0, ge=0, description="decoupled decay of all weights")
     width: int = Setting(256, ge=8, description="units of a hidden layer")
     depth: int = Setting(2, ge=1, description="hidden layers of every network")
     target_rate: float = Setting(0.005, gt=0, le=1, description="weight of the new parameters in a target network")
@@ -131,7 +132,9 @@ class Agent(Learner):
         """A trained network and its Adam."""
         moved = network.to(self.device)
         rate = learning_rate or self.config.learning_rate
-        self.optimizers[name] = torch.optim.Adam(moved.parameters(), lr=rate, fused=True)
+        self.optimizers[name] = torch.optim.AdamW(
+            moved.parameters(), lr=rate, weight_decay=self.config.weight_decay, fused=True
+        )
         self.networks[name] = moved
         return moved
 

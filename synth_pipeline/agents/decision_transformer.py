@@ -229,10 +229,6 @@ class DecisionTransformer(Agent):
         c, sizes = self.config, (self.scaling.observation_size, self.scaling.action_size, self.horizon)
         form = Form(c.width, heads=c.heads, dropout=c.dropout)
         self._network = self.add("network", DecisionNetwork(*sizes, form, depth=c.depth, generator=generator))
-        weights = self._network.parameters()
-        self.optimizers["network"] = torch.optim.AdamW(
-            weights, lr=c.learning_rate, weight_decay=c.weight_decay, fused=True
-        )
 
     def step(self, batch: Windows) -> Mapping[str, Tensor | float]:  # type: ignore[override]
         """One regression step on the valid steps of the windows."""

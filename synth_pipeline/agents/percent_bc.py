@@ -56,5 +56,5 @@ def _no_returns(found: str, accepted: str) -> SourceError:
 
 def best_episodes(episodes: Episodes, share: float) -> Episodes:
     """The share of highest return, rounded up, in the order of the data; of equal ones the earlier."""
-    count = math.ceil(round(share * len(episodes), 9))  # 0.1 * 70 is a little above 7
+    count = math.ceil(round(share * len(episodes), 9))  # 0.07 * 100 is a little above 7
     return episodes.take(np.sort(np.argsort(-episodes.returns, kind="stable")[:count]))

@@ -151,6 +151,7 @@ def size_reaching(fitted: Floats, logs: Floats, scores: Floats | float) -> Float
         `[...]`; inf: beyond the curve; -inf: below it.
     """
     scores = np.asarray(scores)
+    fitted = np.broadcast_to(fitted, (*np.broadcast_shapes(fitted.shape[:-1], scores.shape), fitted.shape[-1]))
     reached = fitted >= scores[..., None]
     right = np.clip(reached.argmax(axis=-1), 1, None)
     upper, lower = (np.take_along_axis(fitted, index[..., None], axis=-1)[..., 0] for index in (right, right - 1))

@@ -1,15 +1,16 @@
-"""Statistics of final scores over runs: aggregates, differences of arms, profiles, each with its interval or the reason
-why there is none.
+"""Statistics of final scores over runs: aggregates and differences of arms, each with its interval or the reason why
+there is none.
 
 Input is always `Runs`: task -> run -> final score, or `Diverged`. A run is what arms share (seed and draw of the data);
 arms are paired by it, never by position. Diverged runs are counted and left out, a pair with one of them as a whole;
 NaN is an error, so that no failure is averaged in silence.
 
-Aggregates, probability of improvement and profiles: Agarwal et al. 2021 (arXiv:2108.13264), with intervals by a
-bootstrap stratified by task. Percentile intervals of few runs are too narrow: those of five normal runs hold the mean
+Aggregates and probability of improvement: Agarwal et al. 2021 (arXiv:2108.13264), with intervals by a bootstrap that is
+stratified by task. Percentile intervals of few runs are too narrow: those of five normal runs hold the mean
 in 84 % of all cases, not in 95 %. Their levels are therefore moved outwards, to where Student's t would have them
 (expanded percentile interval: Hesterberg 2014, arXiv:1411.5279), which makes it 92 %, and 95 % from eight runs on.
-Runs count as independent: several trainings on one draw of the data are not, so give every seed a draw of its own.
+Runs count as independent. Several agents that were trained on one draw of the data are not: give every seed a draw of
+its own, or take the draws as runs (`averaged`).
 """
 
 from __future__ import annotations
@@ -56,6 +57,24 @@ Outcomes = Mapping[Any, float | Diverged]
 Runs = Mapping[str, Outcomes]
 Statistic = Callable[[Floats], Floats]
 Verdict = Literal["better", "worse", "undecided"]
+
+
+def averaged(outcomes: Outcomes, unit: Callable[[Any], Any]) -> Outcomes:
+    """Runs that belong together as one: their mean, or diverged when one of them has.
+
+    Args:
+        outcomes: Run -> score.
+        unit: Run -> what it belongs to, e.g. the draw of `(draw, seed)`.
+    """
+    groups: dict[Any, list[float | Diverged]] = {}
+    for run, score in outcomes.items():
+        groups.setdefault(unit(run), []).append(score)
+    found: dict[Any, float | Diverged] = {}
+    for name, scores in groups.items():
+        numbers = [score for score in scores if not isinstance(score, Diverged)]
+        bad = next((score for score in scores if isinstance(score, Diverged)), None)
+        found[name] = math.fsum(numbers) / len(numbers) if bad is None else bad
+    return found
 
 
 @dataclass(frozen=True)
@@ -112,7 +131,7 @@ def estimate(runs: Runs, statistic: Statistic = interquartile_mean, *, seed: int
     """
     parts, diverged = survivors(runs)
     sizes = {task: len(part) for task, part in parts.items()}
-    if why := _empty(sizes):
+    if why := empty(sizes):
         return Estimate(None, None, None, sum(sizes.values()), diverged, why)
     value = float(statistic(np.concatenate(list(parts.values()))))
     low, high, why = None, None, too_few(sizes)
@@ -142,7 +161,7 @@ def probability_of_improvement(ours: Runs, theirs: Runs, *, seed: int = 0) -> Es
     (mine, lost), (other, gone) = survivors(ours), survivors(theirs)
     sizes = {task: min(len(mine[task]), len(other[task])) for task in mine}
     total = sum(len(part) for part in (*mine.values(), *other.values()))
-    if why := _empty(sizes):
+    if why := empty(sizes):
         return Estimate(None, None, None, total, lost + gone, why)
     wins = [_wins(mine[task], other[task]) for task in mine]
     low, high, why = None, None, too_few(sizes)
@@ -226,7 +245,7 @@ def paired_difference(ours: Runs, theirs: Runs, *, seed: int = 0) -> Difference:
     every = np.concatenate(list(parts.values()))
     wins, losses = int((every > 0).sum()), int((every < 0).sum())
     counts = {"pairs": len(every), "wins": wins, "losses": losses, "sign_p": sign_test(wins, losses)}
-    if why := _empty(sizes):
+    if why := empty(sizes):
         return Difference(None, None, None, **counts, diverged=(lost, gone), why=why)  # type: ignore[arg-type]
     low, high, why = None, None, too_few(sizes)
     if why is None:
@@ -242,56 +261,6 @@ def sign_test(wins: int, losses: int) -> float:
     count = wins + losses
     tail = sum(math.comb(count, k) for k in range(min(wins, losses) + 1))
     return min(1.0, 2.0 * tail / float(2**count))
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Share of runs above every threshold (a performance profile: Agarwal et al. 2021, sec. 4).
-
-    Attributes:
-        thresholds: `[k]`, scores.
-        shares: `[k]`, mean over the tasks of the share of runs that score higher.
-        low: `[k]`, lower ends of pointwise 95 % intervals; None: there are none.
-        high: `[k]`, upper ends.
-        runs: Runs behind it.
-        diverged: Runs that were left out.
-        why: Why there are no intervals.
-    """
-
-    thresholds: Floats
-    shares: Floats
-    low: Floats | None
-    high: Floats | None
-    runs: int
-    diverged: int
-    why: str | None = None
-
-
-def performance_profile(runs: Runs, thresholds: Sequence[float] | Floats, *, seed: int = 0) -> Profile:
-    """How the scores of runs are spread.
-
-    Args:
-        runs: Scores.
-        thresholds: `[k]`, rising.
-        seed: Of the bootstrap.
-
-    Raises:
-        SourceError: On NaN or infinity, or when a task has no run left.
-    """
-    parts, diverged = survivors(runs)
-    sizes = {task: len(part) for task, part in parts.items()}
-    if why := _empty(sizes):
-        raise SourceError("there is no profile of runs that all diverged", found=why)
-    levels = np.asarray(thresholds, np.float64)
-    above = [(part[:, None] > levels).astype(np.float64) for part in parts.values()]
-    shares: Floats = np.mean([part.mean(axis=0) for part in above], axis=0)
-    why = too_few(sizes)
-    if why is not None:
-        return Profile(levels, shares, None, None, sum(sizes.values()), diverged, why)
-    rng = stream(seed, Stage.EVALUATE, ADDRESS, 3)
-    draws = np.mean([weights(len(part), rng) @ part for part in above], axis=0)
-    low, high = np.quantile(draws, expanded_levels(list(sizes.values())), axis=0)
-    return Profile(levels, shares, low, high, sum(sizes.values()), diverged)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -394,6 +363,7 @@ def _same(ours: Mapping[Any, Any], theirs: Mapping[Any, Any], what: str) -> None
         )
 
 
-def _empty(sizes: Mapping[str, int]) -> str | None:
+def empty(sizes: Mapping[str, int]) -> str | None:
+    """Which task has no run left."""
     gone = [task for task, size in sizes.items() if not size]
     return f"no run of '{gone[0]}' is left" if gone else None

@@ -28,18 +28,21 @@ from synth_pipeline.envs.base import Floats
 from synth_pipeline.errors import SourceError
 from synth_pipeline.evaluation.monte_carlo import MonteCarlo, Policy
 from synth_pipeline.seeding import Stage, stream
+from synth_pipeline.sources.base import hash_arrays
 
 ADDRESS = 1_003
 RESAMPLES = 1_000
 
 
 class FQEConfig(AgentConfig):
-    """Numbers of the probe."""
+    """Numbers of the probe: with target networks as slow as agents have them it would take ten times the steps."""
 
-    gradient_steps: int = Setting(50_000, ge=1, description="gradient steps of the whole training")
+    gradient_steps: int = Setting(10_000, ge=1, description="gradient steps of the whole training")
+    learning_rate: float = Setting(1e-3, gt=0, description="step size of Adam at the first step")
+    target_rate: float = Setting(0.05, gt=0, le=1, description="weight of the new parameters in a target network")
     normalize_observations: bool = Setting(True, description="(s - mean) / (std + 1e-3) of the real rows")
     members: int = Setting(2, ge=1, description="critics; their mean is the estimate and the target")
-    normalize_critics: bool = Setting(True, description="layer norm in the critics")
+    normalize_critics: bool = Setting(False, description="layer norm in the critics")
 
 
 class FQE(Agent):
@@ -70,7 +73,7 @@ class FQE(Agent):
         self.scaling = replace(self.scaling, reward_factor=(1 - c.discount if c.discount < 1 else 1.0) / size)
         given = {"batch_size": c.batch_size, "discount": c.discount, "device": self.device}
         replay = Replay(data, self.scaling, **given, policy=self._fixed)
-        self._policy_digest = content_hash(replay.all_real().next_actions.cpu().numpy().tobytes().hex())
+        self._policy_digest = hash_arrays({"next_actions": replay.all_real().next_actions.cpu().numpy()})
         return replay
 
     @property

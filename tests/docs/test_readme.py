@@ -10,7 +10,8 @@ The blocks are one shell: what one of them sets (`source .venv/bin/activate`) th
 `synthpipe` on the PATH. So that it takes seconds, commands are changed before they are run (`SUBSTITUTIONS`):
 `make run` becomes the smoke preset in the same run directory, other targets of the Makefile are only looked up
 (`make -n`), datasets with a simulator are collected with few rows, SynthER is trained for few steps, no more than
-`MAX_ROWS` rows are generated, they are judged by the table contract alone, and comparisons are only planned.
+`MAX_ROWS` rows are generated, they are judged by the table contract alone, and comparisons and trainings of
+agents are only planned.
 """
 
 import re
@@ -40,7 +41,9 @@ SUBSTITUTIONS = (
     (r"(?<= )(-n|--rows) (\d+)", lambda m: f"{m[1]} {min(int(m[2]), MAX_ROWS)}"),
     (r"(?<=synthpipe )run (default|paper)\b", r"run smoke -o runs/\1"),
     (r"\bsynthpipe (?:validate|audit) [^#&\n]*[^#&\s]", rf"\g<0> {JUDGED}"),
-    (r"\bsynthpipe compare [^#&\n]*[^#&\s]", r"\g<0> --dry-run"),
+    (rf"\bsynthpipe advise {SIMULATED}", r"\g<0> --rows 600"),
+    (rf"\bsynthpipe evaluate --dataset {SIMULATED}", r"\g<0> --set collect.rows=600"),
+    (r"\bsynthpipe (?:compare|evaluate|advise) [^#&\n]*[^#&\s]", r"\g<0> --dry-run"),
 )
 
 
@@ -147,6 +150,8 @@ def test_what_is_neither_run_nor_marked_is_found():
         ("synthpipe validate a  # b", f"synthpipe validate a {JUDGED}  # b"),
         ("synthpipe validate a && c", f"synthpipe validate a {JUDGED} && c"),
         ("synthpipe compare a b  # c", "synthpipe compare a b --dry-run  # c"),
+        ("synthpipe evaluate a  # b", "synthpipe evaluate a --dry-run  # b"),
+        ("synthpipe advise hopper/medium", "synthpipe advise hopper/medium --rows 600 --dry-run"),
         ("synthpipe run default --dry-run", "synthpipe run smoke -o runs/default --dry-run"),
     ],
 )

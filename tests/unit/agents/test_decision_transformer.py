@@ -66,10 +66,10 @@ def test_windows_are_steps_of_one_episode_in_their_order():
     ids, steps = windows.observations[:, 0, 0].long(), windows.steps
     expected = steps[:, :1] + torch.arange(5)
     assert torch.equal(windows.valid, expected < torch.from_numpy(lengths)[ids][:, None])
+    assert torch.equal(windows.observations[..., 0], ids[:, None].expand(-1, 5).float())  # valid or not
     v = windows.valid
     assert torch.equal(steps[v], expected[v])
     assert torch.equal(windows.observations[..., 1][v], expected[v].float())
-    assert torch.equal(windows.observations[..., 0][v], ids[:, None].expand(-1, 5)[v].float())
     torch.testing.assert_close(windows.actions[..., 0][v], expected[v].float() / 100)
     togo = torch.from_numpy(lengths)[ids][:, None] - expected  # rewards of 1: what is left of the episode
     assert torch.equal(windows.returns[v], togo[v].float())  # whether it ends by termination or by a time limit

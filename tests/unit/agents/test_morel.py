@@ -325,11 +325,12 @@ def test_a_fit_of_the_model_that_was_interrupted_goes_on(tmp_path):
 
 
 def test_a_model_of_other_data_is_not_taken_up(tmp_path):
-    path = tmp_path / "agent.safetensors"
+    settings = {"model": {**MODEL, "trainer": {**MODEL["trainer"], "checkpoint_seconds": 1e-9}}}
+    path, other = tmp_path / "agent.safetensors", Mixture(point_mass_data.half_good())
     with pytest.raises(StopError):
-        begun().train(checkpoint=path, report=stop_at(20))
-    other = Mixture(point_mass_data.half_good())
-    ours, alone = begun(other), begun(other)
+        begun(**settings).train(checkpoint=path, report=stop_at(10))
+    assert list(tmp_path.iterdir())
+    ours, alone = begun(other, **settings), begun(other)
     ours.train(until=1, checkpoint=path)
     alone.train(until=1)
     assert contents(ours) == contents(alone)
@@ -345,6 +346,17 @@ def test_a_checkpoint_holds_the_model_and_what_was_imagined(tmp_path):
     rest = begun()
     rest.train(checkpoint=path)
     assert contents(rest) == contents(whole)
+
+
+def test_values_are_soft():
+    """y = r + gamma (min Q' - alpha log pi) by hand, from the same draws."""
+    agent, again = begun(), begun()
+    rows = agent.replay.all_real()
+    agent._temperature.logarithm.data.fill_(0.7)
+    actions, log_densities = (part[0].detach() for part in again._actor.sample(rows.next_observations, again.rng))
+    q = agent._slow_critics(rows.next_observations, actions).amin(dim=0)
+    expected = rows.rewards + rows.discounts * (q - math.exp(0.7) * log_densities)
+    torch.testing.assert_close(agent.targets(rows), expected)
 
 
 def test_more_critics_are_more_cautious():

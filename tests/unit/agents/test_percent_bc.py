@@ -22,9 +22,11 @@ def episodes_of_return(returns, lengths):
     return replace(episodes, columns={**episodes.columns, "rewards": rewards})
 
 
-@pytest.mark.parametrize(("count", "kept"), [(1, 1), (10, 1), (11, 2), (30, 3), (70, 7)])
-def test_a_tenth_of_the_episodes_rounded_up(count, kept):
-    assert len(best_episodes(episodes_of_return(range(count), [2] * count), 0.1)) == kept
+@pytest.mark.parametrize(
+    ("share", "count", "kept"), [(0.1, 1, 1), (0.1, 10, 1), (0.1, 11, 2), (0.1, 70, 7), (0.07, 100, 7)]
+)
+def test_a_share_of_the_episodes_rounded_up(share, count, kept):
+    assert len(best_episodes(episodes_of_return(range(count), [2] * count), share)) == kept
 
 
 def test_the_sum_of_rewards_counts_not_their_mean_nor_the_length():

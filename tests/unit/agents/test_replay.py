@@ -70,6 +70,13 @@ def test_rows_are_drawn_in_proportion_to_their_weights():
     assert counts[3] / 4000 == pytest.approx(0.75, abs=0.03)
 
 
+def test_the_lowest_level_does_not_draw_a_row_of_weight_zero(monkeypatch):
+    made = ROWS.take(np.arange(3)).with_columns(weight=np.array([0.0, 1.0, 2.0]))
+    table = replay(Mixture(DATA, made, share=1.0))
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator, **kind: torch.zeros(shape, **kind))
+    assert (table.draw(rng()).critic.observations.numpy() == made["observations"][1]).all()
+
+
 def test_real_rows_are_drawn_uniformly():
     drawn = replay(Mixture(DATA), batch_size=20_000).draw(rng()).critic.observations.numpy()
     counts = np.array([(drawn[:, 0] == x).sum() for x in ROWS["observations"][:, 0]])
