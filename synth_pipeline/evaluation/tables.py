@@ -13,6 +13,7 @@ from synth_pipeline.evaluation.scores import ScoreScale, score_scale
 from synth_pipeline.evaluation.statistics import (
     Diverged,
     Outcomes,
+    averaged,
     estimate,
     mean,
     paired_difference,
@@ -46,7 +47,11 @@ def scale_of(environment: str, horizon: int) -> ScoreScale | None:
 
 
 def outcomes(results: Results, scale: ScoreScale | None, **where: Any) -> Outcomes:
-    """(draw, seed) -> score x 100 (raw return without references) of the cells that match."""
+    """(draw, seed) -> score x 100 (raw return without references) of the cells that match.
+
+    Where there are several draws, draw -> mean over its seeds: seeds of one draw share their data, and are no
+    independent runs.
+    """
     found: dict[Any, float | Diverged] = {}
     for cell, result in results.items():
         if all(getattr(cell, name) == value for name, value in where.items()):
@@ -54,7 +59,8 @@ def outcomes(results: Results, scale: ScoreScale | None, **where: Any) -> Outcom
             if scale is not None and isinstance(value, float):
                 value = 100 * (value - scale.random) / (scale.best - scale.random)
             found[(cell.draw, cell.seed)] = value
-    return found
+    several = len({draw for draw, _ in found}) > 1
+    return averaged(found, lambda run: run[0]) if several else found
 
 
 def table(study: StudyConfig, results: Results, scale: ScoreScale | None) -> list[dict[str, Any]]:

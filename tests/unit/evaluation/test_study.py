@@ -181,6 +181,17 @@ def test_a_table_gives_scores_paired_differences_and_a_verdict():
     assert len(shown) == 3
 
 
+def test_seeds_of_one_draw_are_no_independent_runs():
+    found = {}
+    for draw in range(5):
+        for cell, result in results([3.0, -3.0], seeds=2).items():
+            found[cell._replace(draw=draw)] = result
+    (_, smote) = table(study(draws=5), found, SCALE)
+    assert smote["difference"]["pairs"] == 5
+    assert smote["difference"]["value"] == pytest.approx(0.0)
+    assert smote["runs"] == 10
+
+
 def test_nothing_is_claimed_that_no_interval_supports():
     mixed = table(study(), results([3.0, -3.0, 2.0, -2.0, 1.0, -1.0]), SCALE)
     assert mixed[1]["difference"]["verdict"] == "undecided"
