@@ -213,7 +213,8 @@ def scorecard_table(suite: Suite, verdict: Verdict, measurements: Sequence[Mappi
     """One row, one column for each metric that has a rule; each rule is a threshold on its column.
 
     What was not measured is null. The smallest and the largest value of nothing are not between anything, where values
-    one by one would be ignored: so a rule on it fails, unless it is optional and expects nothing.
+    one by one would be ignored: so a rule on it fails, unless it is optional and expects nothing. A margin on a floor
+    is the threshold that it came to.
 
     Args:
         suite: The rules.
@@ -228,14 +229,16 @@ def scorecard_table(suite: Suite, verdict: Verdict, measurements: Sequence[Mappi
     for number, (rule, said) in enumerate(zip(suite.rules, verdict.rules, strict=True)):
         floor = None if said.floor is None else asdict(said.floor)
         meta = {"metric": rule.metric, "rule": number, "verdict": rule.verdict, "why": rule.why, "floor": floor}
-        if rule.optional and measured.get(rule.metric) is None:
+        if rule.optional and said.value is None:
             left_out.append(meta)
             continue
         about = {"column": rule.metric, "notes": f"{rule.why} ({said.sentence()})", "meta": meta}
-        if rule.at_least is not None:
-            expectations.append(gxe.ExpectColumnMinToBeBetween(min_value=rule.at_least, **about))
+        if said.low is None and said.high is None:  # a margin on a floor that is not there
+            expectations.append(gxe.ExpectColumnToExist(**{**about, "column": f"floor of {rule.metric}"}))
+        elif said.low is not None:
+            expectations.append(gxe.ExpectColumnMinToBeBetween(min_value=said.low, max_value=said.high, **about))
         else:
-            expectations.append(gxe.ExpectColumnMaxToBeBetween(max_value=rule.at_most, **about))
+            expectations.append(gxe.ExpectColumnMaxToBeBetween(max_value=said.high, **about))
     row = {rule.metric: [measured.get(rule.metric)] for rule in suite.rules}
     return Table(pandas.DataFrame(row, dtype=np.float64), expectations, tuple(left_out))
 

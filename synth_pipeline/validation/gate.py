@@ -59,7 +59,11 @@ class Suite(Config):
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What one rule said."""
+    """What one rule said.
+
+    `low` and `high` are the smallest and largest value that passes; None: no limit on that side, and on neither where
+    the rule is a margin on a floor that is not there.
+    """
 
     metric: str
     verdict: str
@@ -69,6 +73,8 @@ class RuleResult:
     floor: Floor | None
     worst_field: str | None
     why: str
+    low: float | None = None
+    high: float | None = None
 
     def sentence(self) -> str:
         """Metric, field, value, threshold and floor in one line."""
@@ -176,7 +182,8 @@ def _apply(rule: Rule, measured: Measurement | None) -> RuleResult:
         passed = (low is None or value >= low) and (high is None or value <= high)
     floor = measured.floor if measured is not None else None
     threshold = _in_words(rule, low, high)
-    return RuleResult(rule.metric, rule.verdict, passed, value, threshold, floor, _worst_field(measured), rule.why)
+    field, why = _worst_field(measured), rule.why
+    return RuleResult(rule.metric, rule.verdict, passed, value, threshold, floor, field, why, low, high)
 
 
 def _in_words(rule: Rule, low: float | None, high: float | None) -> str:

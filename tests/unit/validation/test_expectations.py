@@ -110,22 +110,32 @@ VALUES = st.none() | st.sampled_from([0.0, -0.0, 0.5, 1.0, float("nan"), float("
 THRESHOLDS = st.sampled_from([0.0, 0.5, 1.0]) | st.floats(-2, 2)
 NAMES = st.sampled_from(["a.a", "a.b", "b.a", "not.measured"])
 RULES = st.builds(
-    lambda metric, threshold, least, optional: Rule(
-        metric=metric, optional=optional, **{"at_least" if least else "at_most": threshold}
+    lambda metric, threshold, kind, optional: Rule(
+        metric=metric, optional=optional, **{kind: abs(threshold) if kind == "floor_plus" else threshold}
     ),
     NAMES,
     THRESHOLDS,
+    st.sampled_from(["at_least", "at_most", "floor_plus"]),
     st.booleans(),
+)
+KINDS = st.builds(
+    lambda direction, floor: {
+        "direction": direction,
+        "target": 0.5 if direction == "nearest" else None,
+        "floor": Floor(0.25, 0.5) if floor else None,
+    },
+    st.sampled_from(["higher", "lower", "nearest"]),
     st.booleans(),
 )
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(RULES, min_size=1, max_size=12), st.tuples(VALUES, VALUES, VALUES))
-def test_it_agrees_with_the_gate_rule_by_rule(rules, values):
-    """Also where a rule stands twice, a value is NaN or infinite, or nothing was measured."""
+@given(st.lists(RULES, min_size=1, max_size=12), st.tuples(VALUES, VALUES, VALUES), st.tuples(KINDS, KINDS, KINDS))
+def test_it_agrees_with_the_gate_rule_by_rule(rules, values, kinds):
+    """Also where a rule stands twice, a value is NaN or infinite, or nothing was measured, a floor included."""
     suite = Suite(name="any", rules=tuple(rules))
-    found = [replace(MEAN, metric=name, value=value) for name, value in zip(("a.a", "a.b", "b.a"), values, strict=True)]
+    made = zip(("a.a", "a.b", "b.a"), values, kinds, strict=True)
+    found = [replace(MEAN, metric=name, value=value, **kind) for name, value, kind in made]
     verdict = judge(found, suite)
     table = scorecard_table(suite, verdict, plain(found))
     result = check("scorecard", table)
