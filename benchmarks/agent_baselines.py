@@ -22,7 +22,7 @@ from synth_pipeline import stages
 from synth_pipeline.evaluation.statistics import paired_difference
 from synth_pipeline.evaluation.study import StudyConfig
 from synth_pipeline.evaluation.tables import lines, outcomes, scale_of, table
-from synth_pipeline.scale.local import cores
+from synth_pipeline.machine import cores
 from synth_pipeline.scale.studies import bill, run_study
 from synth_pipeline.tracking import duration
 

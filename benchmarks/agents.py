@@ -30,7 +30,7 @@ from synth_pipeline.agents.base import Agent, build
 from synth_pipeline.agents.replay import Mixture
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.envs.rollout import rollout
-from synth_pipeline.scale.local import cores
+from synth_pipeline.machine import cores
 from synth_pipeline.sources.collect import CollectedSource
 
 DATASET, ROWS, SEED = "hopper/medium-replay", 100_000, 0

@@ -24,7 +24,7 @@ from synth_pipeline import envs
 from synth_pipeline.data.fields import Array
 from synth_pipeline.envs import behaviours
 from synth_pipeline.envs.rollout import rollout_rows
-from synth_pipeline.envs.simulator import usable_threads
+from synth_pipeline.machine import usable_threads
 from synth_pipeline.validation.truth import Oracle, simulator_oracle
 
 SEED = 0

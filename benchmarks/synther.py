@@ -29,9 +29,9 @@ from synth_pipeline.dynamics.ensemble import Ensemble, held_out_errors
 from synth_pipeline.generators import base as generators
 from synth_pipeline.generators.base import build
 from synth_pipeline.generators.synther import SynthER
+from synth_pipeline.machine import cores
 from synth_pipeline.run_config import load_run_config
 from synth_pipeline.runs import read_json, write_json
-from synth_pipeline.scale.local import cores
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.sources.collect import CollectedSource
 from synth_pipeline.validation import c2st, coverage, dependence, novelty

@@ -131,7 +131,7 @@ def _torch() -> Check:
 
 
 def _machine() -> Iterator[Check]:
-    from synth_pipeline.scale.local import cores
+    from synth_pipeline.machine import cores
 
     yield Check("cores", "ok", str(cores()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9

@@ -32,7 +32,7 @@ from evidence import record
 
 from synth_pipeline import stages
 from synth_pipeline.errors import MissingExtraError, SynthPipelineError
-from synth_pipeline.scale.local import cores
+from synth_pipeline.machine import cores
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.sources.collect import CollectedSource
 from synth_pipeline.validation import c2st, prdc

@@ -33,8 +33,8 @@ from synth_pipeline.data.containers import Episodes, Transitions
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import split_episodes
 from synth_pipeline.generators.base import modelled_fields
+from synth_pipeline.machine import cores
 from synth_pipeline.runs import read_json, write_bytes, write_json
-from synth_pipeline.scale.local import cores
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.sources.collect import CollectedSource
 from synth_pipeline.validation.corruptions import CORRUPTIONS, Corruption, Fresh, monotone

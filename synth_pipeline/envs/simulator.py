@@ -6,7 +6,6 @@ checks, the info dictionaries, and `mj_rnePostConstraint`, which only fills cont
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,16 +16,10 @@ from mujoco import rollout
 
 from synth_pipeline.data.fields import Array
 from synth_pipeline.envs.base import Floats, Indices
+from synth_pipeline.machine import usable_threads
 
 _CHUNK = 4096
 _ROWS_PER_THREAD = 64  # fewer are stepped before another thread has started
-
-
-def usable_threads() -> int:
-    """Cores that this process may use; fewer where `OMP_NUM_THREADS` says so, as it does in worker processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores, int(limit))) if limit.isdecimal() else cores
 
 
 class Simulator:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from synth_pipeline import store
 from synth_pipeline.errors import ConfigError
+from synth_pipeline.machine import cores
 from synth_pipeline.scale.generation import Generation
-from synth_pipeline.scale.local import cores
 from synth_pipeline.store import Commit, Plan, Store
 from synth_pipeline.tracking import human
 

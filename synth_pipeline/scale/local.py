@@ -31,11 +31,6 @@ _SLOW_TO_IMPORT = ("torch", "zarr", "scipy.spatial", "mujoco", "gymnasium", "h5p
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def map_tasks(
     function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int = 1, threads: int = 1
 ) -> Iterator[tuple[Task, Result]]:

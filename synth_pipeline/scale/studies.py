@@ -12,8 +12,9 @@ from synth_pipeline.agents.replay import Mixture
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.evaluation.cells import Task, agent_of, drawn, make_arm, run_cell
 from synth_pipeline.evaluation.study import Cell, StudyConfig, cells
+from synth_pipeline.machine import cores
 from synth_pipeline.runs import read_json
-from synth_pipeline.scale.local import cores, map_tasks
+from synth_pipeline.scale.local import map_tasks
 from synth_pipeline.tracking import Progress, counted, duration, say
 
 HOUR_S = 3600.0

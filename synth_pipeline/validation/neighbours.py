@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_limits
 
 from synth_pipeline.data.containers import Transitions
+from synth_pipeline.machine import usable_threads
 
 Floats = npt.NDArray[np.float64]
 STATE_ACTION = ("observations", "actions")
@@ -50,25 +54,29 @@ class _Tree:
         self._tree = cKDTree(points)
 
     def __call__(self, queries: Floats) -> Floats:
-        distances: Floats = self._tree.query(queries)[0]
+        distances: Floats = self._tree.query(queries, workers=usable_threads())[0]
         return distances
 
 
 class _Products:
-    """|x - q|^2 = |x|^2 - 2 x.q + |q|^2 in float32 finds the candidates; their distances are computed in float64."""
+    """|x - q|^2 = |x|^2 - 2 x.q + |q|^2 in float32 finds the candidates; their distances are computed in float64.
+
+    Exact also for a million points: an approximate index takes longer to build than these few queries take.
+    """
 
     def __init__(self, points: Floats) -> None:
         self._points = points
-        self._rough = -2 * np.ascontiguousarray(points.T, np.float32)
-        self._squares = (points**2).sum(axis=1).astype(np.float32)
+        squares = (points**2).sum(axis=1)
+        self._rough = np.concatenate([-2 * points.T, squares[None]]).astype(np.float32)
 
     def __call__(self, queries: Floats) -> Floats:
-        parts = [self._block(queries[start : start + BLOCK]) for start in range(0, len(queries), BLOCK)]
+        blocks = [queries[start : start + BLOCK] for start in range(0, len(queries), BLOCK)]
+        with threadpool_limits(1), ThreadPoolExecutor(usable_threads()) as pool:
+            parts = list(pool.map(self._block, blocks))
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _block(self, queries: Floats) -> Floats:
-        rough = queries.astype(np.float32) @ self._rough
-        rough += self._squares
+        rough = np.concatenate([queries, np.ones((len(queries), 1))], axis=1).astype(np.float32) @ self._rough
         nearest = rough.min(axis=1)
         own = (queries**2).sum(axis=1)
         slack = SLACK * (1 + own + np.maximum(nearest + own, 0))

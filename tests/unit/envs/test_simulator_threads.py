@@ -7,7 +7,8 @@ import pytest
 from mujoco import rollout
 
 from synth_pipeline import envs
-from synth_pipeline.envs.simulator import Simulator, usable_threads
+from synth_pipeline.envs.simulator import Simulator
+from synth_pipeline.machine import usable_threads
 
 
 def environment(name):

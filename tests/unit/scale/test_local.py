@@ -9,8 +9,9 @@ import pytest
 import worker_tasks
 
 from synth_pipeline.errors import ConfigError, StoreError, TaskError
+from synth_pipeline.machine import cores
 from synth_pipeline.scale import local
-from synth_pipeline.scale.local import MAX_TRIES, cores, map_tasks
+from synth_pipeline.scale.local import MAX_TRIES, map_tasks
 
 
 @pytest.mark.parametrize("workers", [1, 2])
