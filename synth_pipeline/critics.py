@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from synth_pipeline.diffusion.networks.perceptrons import Perceptrons
 
@@ -55,7 +56,7 @@ def pessimistic(q: Tensor) -> Tensor:
 
 def squared_error(q: Tensor, targets: Tensor) -> Tensor:
     """Sum over the critics of the mean over the rows of (Q_i - y)^2; `[m, b]`, `[b]` -> scalar."""
-    return (q - targets).square().mean(dim=-1).sum()
+    return mse_loss(q, targets.expand_as(q)) * len(q)
 
 
 def expectile_loss(error: Tensor, expectile: float) -> Tensor:

@@ -151,7 +151,8 @@ class Agent(Learner):
     def descend(self, name: str, loss: Tensor) -> None:
         """One step of the named optimiser."""
         optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in self.networks[name].parameters():
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 

@@ -78,10 +78,13 @@ class Perceptrons(nn.Module):
 
     def layer(self, index: int, h: Tensor, first: int | None = None) -> Tensor:
         """One affine map."""
-        return torch.baddbmm(self._by_member(self.biases[index], first), h, self.weights[index][:first])
+        weight = self.weights[index]
+        weight = weight if first is None else weight[:first]  # a slice of all would cost a copy in the backward pass
+        return torch.baddbmm(self._by_member(self.biases[index], first), h, weight)
 
     def _by_member(self, flat: Tensor, first: int | None) -> Tensor:
-        return flat.view(self.members, 1, -1)[:first]
+        by_member = flat.view(self.members, 1, -1)
+        return by_member if first is None else by_member[:first]
 
 
 def _uniform(members: int, fan_in: int, fan_out: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
