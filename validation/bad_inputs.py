@@ -48,12 +48,12 @@ def saved(folder: Path, rows: Transitions, **changes: np.ndarray[Any, Any]) -> s
 
 def spoilt(store: Path, change: Callable[[bytes], bytes]) -> str:
     """A store with one array file changed."""
-    file = next(path for path in sorted(store.rglob("c/*")) if path.is_file() and path.stat().st_size > 1000)
+    file = next(path for path in sorted(store.rglob("c.*")) if path.stat().st_size > 1000)
     file.write_bytes(change(file.read_bytes()))
     return str(store)
 
 
-def cases(folder: Path, rows: Transitions, run: Path) -> dict[str, tuple[list[str], int]]:
+def cases(folder: Path, rows: Transitions, episode: Transitions, run: Path) -> dict[str, tuple[list[str], int]]:
     """Name -> (arguments, exit code)."""
     real = ["--real", DATASET, "--no-learned-oracle"]
 
@@ -79,6 +79,7 @@ def cases(folder: Path, rows: Transitions, run: Path) -> dict[str, tuple[list[st
         "another environment": (["audit", saved(place("walker"), walker), *real], GATE),
         "empty": (["audit", saved(place("empty"), rows.take(np.arange(0))), *real], SOURCE),
         "one row": (["audit", saved(place("one"), few), *real], GATE),
+        "one episode": (["audit", saved(place("episode"), episode), *real], GATE),
         "a text file": (["audit", str(text(place("text"))), *real], SOURCE),
         "nothing there": (["audit", str(folder / "absent.npz"), *real], SOURCE),
     }
@@ -95,14 +96,16 @@ def main() -> None:
     begin = time.perf_counter()
     stages.collect(DATASET)
     stages.collect("walker2d/medium-replay", rows=ROWS)
-    rows = CollectedSource(DATASET).load().transitions()
+    data = CollectedSource(DATASET).load()
+    assert data.episodes is not None
+    rows, episode = data.transitions(), data.episodes.take(np.array([len(data.episodes) // 2])).transitions()
     rows = rows.take(np.random.default_rng(0).permutation(len(rows))[:ROWS])
     table: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "run"
         synthpipe("train", DATASET, "-g", "copula", "-o", str(run))
         synthpipe("generate", str(run), "-n", str(ROWS))
-        for case, (arguments, code) in cases(Path(name) / "cases", rows, run).items():
+        for case, (arguments, code) in cases(Path(name) / "cases", rows, episode, run).items():
             answer = synthpipe(*arguments)
             right = answer.returncode == code and "Traceback" not in answer.stderr
             said = answer.stderr.replace(name, "").strip().splitlines()
