@@ -16,7 +16,7 @@ from synth_pipeline.tracking import say, short
 
 
 def evaluate(
-    run_directory: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run with a filled store.")] = None,
+    run_directory: Annotated[Path | None, typer.Argument(metavar="RUN", help="Run with a filled store.")] = None,
     dataset: Annotated[
         str | None, typer.Option(metavar="DATASET", help="Instead of a run: agents on this dataset alone.")
     ] = None,
@@ -29,8 +29,8 @@ def evaluate(
 ) -> None:
     """Train offline-RL agents on real rows and on real and synthetic ones, and compare them pair by pair.
 
-    Seeds, steps and further arms: --set evaluation.seeds=10, --set evaluation.gradient_steps=100000,
-    --set evaluation.controls=[smote,duplicate].
+    Seeds, steps, further arms: --set with evaluation.seeds=10, evaluation.gradient_steps=100000, or
+    evaluation.controls and a list of arms, e.g. smote and duplicate, in square brackets.
     """
     from synth_pipeline import stages, utility
 

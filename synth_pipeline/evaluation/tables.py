@@ -111,8 +111,12 @@ def _interval(estimated: Mapping[str, Any]) -> str:
     if estimated["value"] is None:
         return "-"
     if estimated["low"] is None:
-        return f"{estimated['value']:.1f}"
-    return f"{estimated['value']:.1f} [{estimated['low']:.1f}, {estimated['high']:.1f}]"
+        return _number(estimated["value"])
+    return f"{_number(estimated['value'])} [{_number(estimated['low'])}, {_number(estimated['high'])}]"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def sentence(rows: list[dict[str, Any]]) -> str:
