@@ -36,7 +36,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "plain residual MLP 6 x 512": {"network": {"kind": "residual", "width": 512, "depth": 6}},
     "residual of s' always diffused": {"dynamics": {"residual": "diffusion"}},
     "half the batch, twice the steps": {"trainer": {"batch_size": 512, "gradient_steps": 2}},
-    "learning rate x 2": {"trainer": {"learning_rate": 2e-3}},
+    "a third of the learning rate": {"trainer": {"learning_rate": 1e-3}},
 }
 SAMPLERS: dict[str, dict[str, Any]] = {
     "63 calls, sigma 80 to 0.002": {"num_steps": 63, "sigma_min": 0.002, "sigma_max": 80.0},
