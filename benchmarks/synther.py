@@ -258,11 +258,14 @@ def compare(bench: Bench, arms: Mapping[str, Any], began: float) -> None:
 
 
 def use_at_novelty(ours: Mapping[str, Measurement], floor: Mapping[str, Any]) -> float:
-    """In the two most novel fifths: mean and 99 % against SMOTE's, mean against twice the ensemble's."""
+    """In the two most novel fifths: mean and 99 % against SMOTE's, where it reaches there, mean against twice the
+    ensemble's.
+    """
     used = []
     fifths = zip(ours["oracle.mean"].details["error_by_novelty"], floor["smote"], floor["ensemble"], strict=True)
     for row, smote, ensemble in list(fifths)[3:]:
-        used += [row["mean"] / smote["mean"], row["p99"] / smote["p99"], row["mean"] / (2 * ensemble["mean"])]
+        used += [row[name] / smote[name] for name in ("mean", "p99") if smote["rows"]]
+        used.append(row["mean"] / (2 * ensemble["mean"]))
     return float(max(used))
 
 
