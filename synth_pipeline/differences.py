@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from synth_pipeline import store
-from synth_pipeline.errors import ConfigError
 from synth_pipeline.export.stage import BEGUN
 from synth_pipeline.run_config import RunConfig, open_run
-from synth_pipeline.runs import Run, read_json
+from synth_pipeline.runs import Run, read_object
 from synth_pipeline.scale.generation import FittedFacts, fitted_facts
 from synth_pipeline.store import Store
 from synth_pipeline.tracking import duration
@@ -155,14 +154,8 @@ def _versions(run: Run) -> dict[str, Any] | None:
     path = run.directory / "environment.json"
     if not path.exists():
         return None
-    noted = read_json(path)
-    if not isinstance(noted, dict):
-        raise ConfigError(
-            f"'{path}' does not say which versions made the run",
-            found=type(noted).__name__,
-            accepted="the JSON object that `synthpipe train` wrote",
-            fix="delete the file; the run itself does not need it",
-        )
+    fix = "delete the file; the run itself does not need it"
+    noted = read_object(path, "the note of the versions that made the run", fix=fix)
     return flat({**{k: v for k, v in noted.items() if k != "versions"}, **dict(noted.get("versions") or {})})
 
 

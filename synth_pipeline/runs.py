@@ -77,6 +77,23 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+def read_object(path: Path, what: str, *, fix: str) -> dict[str, Any]:
+    """Read JSON that must be an object.
+
+    Args:
+        path: The file.
+        what: What it should be, for the error, e.g. "the record of a stage".
+        fix: What to do about another one.
+
+    Raises:
+        ConfigError: When the file is missing, not readable, not JSON, or JSON of another kind.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ConfigError(f"'{path}' is not {what}", found=type(found).__name__, accepted="a JSON object", fix=fix)
+    return found
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 (hex) of a file, streamed."""
     with path.open("rb") as file:
@@ -225,15 +242,7 @@ class Run:
         path = self.folder(stage) / "stage.json"
         if not path.exists():
             return {}
-        record = read_json(path)
-        if not isinstance(record, dict):
-            raise ConfigError(
-                f"'{path}' is not the record of a stage",
-                found=type(record).__name__,
-                accepted="a JSON object",
-                fix="delete the file and run again",
-            )
-        return record
+        return read_object(path, "the record of a stage", fix="delete the file and run again")
 
     def finished(self, stage: str, key: str) -> dict[str, Any] | None:
         """The record of a stage that ended with exactly these inputs, or None when there is work to do.

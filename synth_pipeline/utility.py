@@ -34,7 +34,7 @@ from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, scale_of
 from synth_pipeline.run_config import RunConfig
 from synth_pipeline.runs import Run, write_json
 from synth_pipeline.scale.fill import filled_store
-from synth_pipeline.scale.studies import Bill, Wanted, bill, run_study
+from synth_pipeline.scale.studies import Bill, Wanted, bill, run_study, tasks_of
 from synth_pipeline.sources import catalog
 from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import console, counted, duration, say
@@ -90,7 +90,7 @@ def evaluate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
     """
     study, folder = study_of(run, config), run.folder("evaluation")
     digest = filled_store(run).digest()
-    key = content_hash(digest, source_of(study).fingerprint(), study)
+    key = content_hash(digest, [task.key for task in tasks_of(study, folder)])
     path = folder / RESULTS
     if (record := run.finished("evaluation", key)) and path.exists():
         say("evaluate", f"nothing to do: {record['outcome']}")

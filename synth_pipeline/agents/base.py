@@ -10,19 +10,21 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field as Setting
 from torch import Tensor, nn
 
+from synth_pipeline import envs
 from synth_pipeline.agents import AGENTS
 from synth_pipeline.agents.replay import Batch, Mixture, Replay
 from synth_pipeline.agents.scaling import Scaling
 from synth_pipeline.config import Config, content_hash
 from synth_pipeline.critics import Critics
 from synth_pipeline.data.fields import Array
+from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.diffusion.device import pick_device
 from synth_pipeline.diffusion.loop import Learner, Report, load_optimizer, optimizer_tensors, under
 from synth_pipeline.diffusion.networks.perceptrons import Initial, Perceptrons
@@ -46,7 +48,9 @@ class AgentConfig(Config):
     depth: int = Setting(2, ge=1, description="hidden layers of every network")
     target_rate: float = Setting(0.005, gt=0, le=1, description="weight of the new parameters in a target network")
     normalize_observations: bool = Setting(False, description="(s - mean) / (std + 1e-3) of the real rows")
-    scale_rewards: bool = Setting(False, description="rewards times 1000 / spread of the returns of the real episodes")
+    scale_rewards: bool | Literal["locomotion"] = Setting(
+        False, description="rewards times 1000 / spread of the returns of the real episodes; or on locomotion alone"
+    )
     log_every: int = Setting(1_000, ge=1, description="steps between log lines")
     checkpoint_seconds: float = Setting(60.0, gt=0, description="time between checkpoints; never changes the result")
 
@@ -91,9 +95,8 @@ class Agent(Learner):
             SourceError: When the agent cannot learn from the data, and why.
         """
         c = self.config
-        self.scaling = Scaling.fit(
-            data.real, normalize_observations=c.normalize_observations, scale_rewards=c.scale_rewards
-        )
+        scaled = on_locomotion(data.real.spec) if c.scale_rewards == "locomotion" else c.scale_rewards
+        self.scaling = Scaling.fit(data.real, normalize_observations=c.normalize_observations, scale_rewards=scaled)
         self.seed, self.steps, self._digest = seed, 0, data.digest()
         self.rng = torch.Generator(self.device).manual_seed(integer_seed(seed, Stage.TRAIN, 20))
         self.replay = self.remember(data)
@@ -235,6 +238,11 @@ class Agent(Learner):
         for name, network in self.networks.items():
             weights = {key: torch.from_numpy(np.array(value)) for key, value in under(arrays, f"{name}.").items()}
             network.load_state_dict(weights)
+
+
+def on_locomotion(spec: DatasetSpec) -> bool:
+    """Whether data come from one of the runners: on their rewards the published scales were chosen."""
+    return spec.environment is not None and envs.make(spec.environment).spec.family == "locomotion"
 
 
 class PolicyActor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field as Setting
@@ -25,7 +25,9 @@ class CQLConfig(SACConfig):
 
     depth: int = Setting(3, ge=1, description="hidden layers of every network")
     normalize_observations: bool = Setting(True, description="(s - mean) / (std + 1e-3) of the real rows")
-    scale_rewards: bool = Setting(True, description="rewards times 1000 / spread of the returns of the real episodes")
+    scale_rewards: bool | Literal["locomotion"] = Setting(
+        "locomotion", description="rewards times 1000 / spread of the returns of the real episodes"
+    )
     actor_learning_rate: float = Setting(3e-5, gt=0, description="step size of Adam for policy and temperature")
     alpha: float = Setting(10.0, ge=0, description="weight of the conservative penalty")
     sampled_actions: int = Setting(10, ge=1, description="actions a row of each kind: uniform, pi(s), pi(s')")

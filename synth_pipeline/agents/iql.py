@@ -7,7 +7,7 @@ they are, a policy of constant width whose mean acts when it is judged.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field as Setting
@@ -23,7 +23,9 @@ from synth_pipeline.critics import bootstrapped, expectile_loss, exponential_wei
 class IQLConfig(AgentConfig):
     """Numbers of the paper, appendix B (locomotion)."""
 
-    scale_rewards: bool = Setting(True, description="rewards times 1000 / spread of the returns of the real episodes")
+    scale_rewards: bool | Literal["locomotion"] = Setting(
+        "locomotion", description="rewards times 1000 / spread of the returns of the real episodes"
+    )
     expectile: float = Setting(0.7, gt=0, lt=1, description="tau: of Q over actions that V is")
     inverse_temperature: float = Setting(3.0, ge=0, description="beta of the weights exp(beta A)")
     weight_limit: float = Setting(100.0, gt=0, description="largest weight of a row")

@@ -7,7 +7,7 @@ the actor, that one sees the real part of the batch only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -283,6 +283,10 @@ def ladder(weights: Array) -> Tensor:
     return torch.from_numpy(np.cumsum(found))
 
 
-def columns_of(rows: Mapping[str, Array]) -> Transitions:
-    """The columns that agents use."""
-    return Transitions({name: rows[name] for name in (*NEEDED, WEIGHT) if name in rows})
+def columns_of(rows: Transitions) -> Transitions:
+    """The columns that agents use.
+
+    Raises:
+        UnknownNameError: When one of them is missing.
+    """
+    return Transitions({name: rows[name] for name in (*NEEDED, *([WEIGHT] if WEIGHT in rows else []))})

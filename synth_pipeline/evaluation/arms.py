@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from synth_pipeline.agents.replay import columns_of
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
@@ -24,7 +25,6 @@ from synth_pipeline.generators.base import build
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.validation.truth import Truth
 
-COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations")
 TOP = 0.1  # share of the episodes
 
 
@@ -122,7 +122,7 @@ def top(ground: Ground) -> Transitions:
     count = max(1, round(TOP * len(episodes)))
     best = np.argsort(episodes.returns, kind="stable")[-count:]
     rows = episodes.take(np.sort(best)).transitions()
-    return _columns(rows.take(ground.rng(2).integers(len(rows), size=ground.rows)))
+    return columns_of(rows.take(ground.rng(2).integers(len(rows), size=ground.rows)))
 
 
 def fresh(ground: Ground) -> Transitions:
@@ -140,7 +140,7 @@ def fresh(ground: Ground) -> Transitions:
             fix="draw the subsets from more data, or mix in fewer rows",
         )
     rows = ground.rest.transitions()
-    return _columns(rows.take(ground.rng(3).permutation(len(rows))[: ground.rows]))
+    return columns_of(rows.take(ground.rng(3).permutation(len(rows))[: ground.rows]))
 
 
 ARMS: dict[str, Callable[[Ground], Transitions | None]] = {
@@ -171,7 +171,7 @@ def make_rows(name: str, ground: Ground) -> Transitions | None:
 def _sampled(ground: Ground, settings: Mapping[str, Any]) -> Transitions:
     generator = build(settings)
     generator.fit(ground.subset, seed=ground.seed, report=ground.report, checkpoint=ground.checkpoint("generator"))
-    return _columns(generator.sample(ground.rows, ground.rng(0)))
+    return columns_of(generator.sample(ground.rows, ground.rng(0)))
 
 
 def _again(ground: Ground, settings: Mapping[str, Any]) -> Transitions:
@@ -194,11 +194,6 @@ def _labelled(ground: Ground, rows: Transitions) -> Transitions:
 def _with_terminations(rows: Transitions, truth: Truth) -> Transitions:
     """Flags of the known function; without one, those that the rows came with."""
     if truth.terminated is None:
-        return _columns(rows)
+        return columns_of(rows)
     flags: Array = truth.terminated(rows["next_observations"])
-    return _columns(rows.with_columns(terminations=flags))
-
-
-def _columns(rows: Transitions) -> Transitions:
-    kept = [*COLUMNS, *(name for name in ("weight",) if name in rows)]
-    return Transitions({name: rows[name] for name in kept})
+    return columns_of(rows.with_columns(terminations=flags))

@@ -6,6 +6,7 @@ files under that key, so a study that is killed, extended or run on several proc
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,13 +17,13 @@ import numpy as np
 
 from synth_pipeline import envs, sources, store
 from synth_pipeline.agents.base import Agent, build
-from synth_pipeline.agents.replay import Mixture
+from synth_pipeline.agents.replay import Mixture, columns_of
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import SplitData, split_dataset
 from synth_pipeline.diffusion.loop import TrainingDivergedError
 from synth_pipeline.errors import SourceError
-from synth_pipeline.evaluation.arms import COLUMNS, Ground, make_rows
+from synth_pipeline.evaluation.arms import Ground, make_rows
 from synth_pipeline.evaluation.divergence import Monitor
 from synth_pipeline.evaluation.monte_carlo import (
     MonteCarlo,
@@ -50,32 +51,29 @@ class Task(NamedTuple):
         study: The study.
         cell: Which cell of it.
         folder: Where rows, states and results of all studies of a place lie.
+        data: Fingerprint of the dataset, and of the arm's store where there is one; see `data_of`.
     """
 
     study: StudyConfig
     cell: Cell
     folder: Path
+    data: Mapping[str, str]
 
-    def fingerprints(self) -> dict[str, Any]:
-        """Of the dataset, and of the store of the arm."""
-        found = {"dataset": source_of(self.study).fingerprint()}
-        address = self.study.arms[self.cell.arm].store
-        return found if address is None else {**found, "store": store.open(address).digest()}
+    @property
+    def key(self) -> str:
+        """Hash of everything that the result follows from."""
+        return cell_key(self.study, self.cell, self.data)
 
     @property
     def rows_file(self) -> Path:
         """Rows of the arm."""
-        key = rows_key(self.study, self.cell, self.fingerprints())[:16]
+        key = rows_key(self.study, self.cell, self.data)[:16]
         return self.folder / "rows" / f"{self.study.arms[self.cell.arm].kind}-{key}.npz"
 
     @property
     def result_file(self) -> Path:
         """What the cell found."""
-        return (
-            self.folder
-            / "cells"
-            / f"{self.cell.label}-{cell_key(self.study, self.cell, self.fingerprints())[:12]}.json"
-        )
+        return self.folder / "cells" / f"{self.cell.label}-{self.key[:12]}.json"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -91,6 +89,13 @@ class Task(NamedTuple):
 def source_of(study: StudyConfig) -> Source:
     """Where the real rows come from."""
     return sources.resolve(study.dataset, rows=study.rows)
+
+
+def data_of(study: StudyConfig) -> dict[str, dict[str, str]]:
+    """For every arm, what its cells' keys say of the data: asked once, for hundreds of cells."""
+    found = {"dataset": source_of(study).fingerprint()}
+    stores = {name: arm.store for name, arm in study.arms.items()}
+    return {n: found if url is None else {**found, "store": store.open(url).digest()} for n, url in stores.items()}
 
 
 @lru_cache(maxsize=2)
@@ -111,7 +116,7 @@ def make_arm(task: Task) -> float:
         return 0.0
     begin, arm, cell = time.perf_counter(), task.study.arms[task.cell.arm], task.cell
     if arm.kind == STORE:
-        rows = _of_store(str(arm.store), arm.rows)
+        rows = columns_of(store.open(str(arm.store)).read(0, arm.rows))
     else:
         subset, rest = drawn(task.study, cell)
         state = path.with_suffix("")
@@ -239,15 +244,7 @@ def _mixture(task: Task, real: Dataset) -> Mixture:
     return Mixture(real, Transitions(columns), share=arm.share, use_in=arm.use_in)
 
 
-def _of_store(url: str, count: int) -> Transitions:
-    rows = store.open(url).read(0, count)
-    kept = [*COLUMNS, *(name for name in ("weight",) if name in rows)]
-    return Transitions({name: rows[name] for name in kept})
-
-
 def _write_rows(path: Path, rows: Transitions, seconds: float) -> None:
-    import io
-
     buffer = io.BytesIO()
     columns: dict[str, Any] = {**rows.columns, "seconds": seconds}
     np.savez(buffer, **columns)

@@ -42,7 +42,7 @@ class ArmConfig(Config):
 
     def made_from(self) -> dict[str, Any]:
         """What its rows follow from; how they are mixed in is left out."""
-        kept = {"kind", "rows", "store"}
+        kept = {"kind", "rows"}  # a store is known by its digest, wherever it stands
         kept |= {"generator"} if self.kind in ("generated", "relabelled") else set()
         kept |= {"labels"} if self.kind in ("learned", "noise") else set()
         return self.model_dump(mode="json", include=kept)

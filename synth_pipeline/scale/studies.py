@@ -10,7 +10,7 @@ from typing import Any
 
 from synth_pipeline.agents.replay import Mixture
 from synth_pipeline.errors import ConfigError
-from synth_pipeline.evaluation.cells import Task, agent_of, drawn, make_arm, run_cell
+from synth_pipeline.evaluation.cells import Task, agent_of, data_of, drawn, make_arm, run_cell
 from synth_pipeline.evaluation.study import Cell, StudyConfig, cells
 from synth_pipeline.machine import cores
 from synth_pipeline.runs import read_json
@@ -40,7 +40,8 @@ class Bill:
 
 def tasks_of(study: StudyConfig, folder: Path, only: Wanted = lambda cell: True) -> list[Task]:
     """Every cell of a study that is wanted."""
-    return [Task(study, cell, folder) for cell in cells(study) if only(cell)]
+    data = data_of(study)
+    return [Task(study, cell, folder, data[cell.arm]) for cell in cells(study) if only(cell)]
 
 
 def missing(tasks: Sequence[Task]) -> list[Task]:

@@ -170,7 +170,7 @@ def test_a_run_that_has_only_begun_is_compared_as_far_as_it_goes(here):
 DAMAGED = {
     "state": ("model/generator/state.json", '{"extra": {}}', CheckpointError, "fitted on"),
     "card": ("validation/scorecard.json", "{}", ConfigError, "not a scorecard"),
-    "versions": ("environment.json", "[]", ConfigError, "which versions"),
+    "versions": ("environment.json", "[]", ConfigError, "note of the versions"),
     "export": ("export/stage.json", "[]", ConfigError, "record of a stage"),
     "config": ("config.yaml", "dataset: [", ConfigError, "YAML"),
 }

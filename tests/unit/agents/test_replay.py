@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy_data import SPEC, toy_dataset, toy_rows
 
+from synth_pipeline.agents.base import build, on_locomotion
 from synth_pipeline.agents.replay import Mixture, Replay, next_actions, synthetic_rows
 from synth_pipeline.agents.scaling import Scaling
 from synth_pipeline.data.fields import Field
@@ -186,3 +187,10 @@ def test_returns_that_give_no_scale_are_refused():
     flat = DATA.episodes.columns | {"rewards": np.zeros(len(DATA), np.float32)}
     with pytest.raises(SourceError, match="all returns are equal"):
         scaling(Dataset(SPEC, replace(DATA.episodes, columns=flat)), rewards=True)
+
+
+@pytest.mark.parametrize(("name", "scaled"), [("hopper", True), ("toy-point-mass", False), (None, False)])
+def test_rewards_are_scaled_where_the_paper_scales_them(name, scaled):
+    """On locomotion: returns of a maze are 0 or 1, and would be multiplied by a thousand."""
+    assert on_locomotion(SPEC.replace(environment=name)) is scaled
+    assert build({"kind": "iql"}).config.scale_rewards == "locomotion"

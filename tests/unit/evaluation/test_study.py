@@ -53,7 +53,7 @@ def study(**changes):
 
 
 def task(folder, given=None, arm="real", seed=0):
-    return Task(given or study(), Cell(150, 0, arm, "bc", seed), folder)
+    return Task(given or study(), Cell(150, 0, arm, "bc", seed), folder, {"dataset": "points"})
 
 
 def test_every_cell_has_its_own_address_and_key_and_seeds_come_last():
@@ -81,6 +81,13 @@ def test_a_key_changes_with_everything_that_the_result_follows_from(changes):
     assert cell_key(study(), cell, {}) != cell_key(study(**changes), cell, {})
     assert cell_key(study(), cell, {}) != cell_key(study(), cell, {"dataset": "other"})
     assert cell_key(study(), cell, {}) == cell_key(study(seeds=9), cell, {}), "more seeds keep what is there"
+
+
+def test_a_store_is_known_by_its_digest_wherever_it_stands():
+    cell = Cell(150, 0, "mixed", "bc", 0)
+    here, there = (study(arms={"mixed": {"kind": "store", "store": place}}) for place in ("runs/a", "/elsewhere/a"))
+    assert cell_key(here, cell, {"store": "1"}) == cell_key(there, cell, {"store": "1"})
+    assert cell_key(here, cell, {"store": "1"}) != cell_key(here, cell, {"store": "2"})
 
 
 def test_the_real_arm_does_not_depend_on_what_others_mix_in():
