@@ -7,7 +7,7 @@ value as good as the floor means that the synthetic rows differ from the real on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -72,6 +72,14 @@ class Measurement:
         """Plain values that strict JSON can hold; an open limit is None."""
         limits = [limit if math.isfinite(limit) else None for limit in self.limits]
         return {**asdict(self), "limits": limits}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Measurement:
+        """Inverse of `to_json`."""
+        low, high = values["limits"]
+        limits = (-math.inf if low is None else low, math.inf if high is None else high)
+        floor = None if values["floor"] is None else Floor(**values["floor"])
+        return cls(**{**values, "limits": limits, "floor": floor})
 
 
 def badness(value: float, direction: Direction, target: float | None = None) -> float:

@@ -76,3 +76,9 @@ def test_measurements_are_strict_json():
     assert values["limits"] == [0.0, None]
     assert values["floor"] == {"median": 0.5, "worst95": 0.6}
     assert (values["metric"], values["value"], values["details"]) == ("a.b", None, {"why": "no data"})
+    assert Measurement.from_json(values) == measurement
+
+
+def test_a_measurement_without_a_floor_survives_json():
+    measurement = Measurement("a.b", 1.5, "ratio", "nearest", (0.0, 3.0), 7, "here", target=1.0)
+    assert Measurement.from_json(json.loads(json.dumps(measurement.to_json()))) == measurement
