@@ -36,9 +36,9 @@ from synth_pipeline.cli_options import (  # noqa: E402
 )
 from synth_pipeline.config import override  # noqa: E402
 from synth_pipeline.errors import ConfigError, SynthPipelineError, typable, unknown_name  # noqa: E402
-from synth_pipeline.run_config import CONFIG, RunConfig, load_run_config, open_run  # noqa: E402
+from synth_pipeline.run_config import CONFIG, RunConfig, load_run_config, open_run, store_url  # noqa: E402
 from synth_pipeline.runs import Run  # noqa: E402
-from synth_pipeline.tracking import console, duration, human, require_backend, say, short  # noqa: E402
+from synth_pipeline.tracking import console, counted, duration, human, require_backend, say, short  # noqa: E402
 
 UsageError: Any = typer.BadParameter.__base__  # typer brings a click of its own, or uses the installed one
 
@@ -145,7 +145,7 @@ def train(
     require_backend(track)
     if dry_run:
         method = f"{config.generator['kind']} on {dataset}, seed {config.seed}"
-        planned_only("train", f"{method}, {config.held_out:.0%} of the episodes held out, into {short(out / 'model')}")
+        planned_only("train", f"{method}, {config.held_out_in_words} held out, into {short(out / 'model')}")
         return
     stages.train(run, config, tracker=track)
     suggest("generate", str(out), "-n", str(config.generate.rows))
@@ -173,7 +173,7 @@ def generate(
     changes += [f"generate.where={where}"] if where else []
     run, config = open_run(run_directory, changes)
     if dry_run:
-        planned, url = plan_run(run, config), str(run.folder("store"))
+        planned, url = plan_run(run, config), store_url(run, config)
         left = estimate(planned, url, workers=workers)
         size, there = left.rows * planned.schema.row_bytes, planned.plan.num_rows - left.rows
         beside = f" ({there:,} are there)" if there else ""
@@ -210,7 +210,7 @@ def export(
     changes += [f"export.one_step={one_step}"] if one_step is not None else []
     run, config = open_run(run_directory, changes)
     if dry_run:
-        target, real = filled_store(run), len(source_of(config).load())
+        target, real = filled_store(run, config), len(source_of(config).load())
         size = (real + len(target)) * target.schema.row_bytes / 1e6
         what = f"{real:,} real rows and {len(target):,} synthetic ones, {size:,.1f} MB"
         planned_only("export", f"{what}, as Minari and flat HDF5 into {short(run.folder('export'))}")
@@ -243,7 +243,10 @@ def run(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Everything: collect, train, generate, validate, export, report. Again: resumes, or says nothing to do."""
+    """Everything: collect, train, generate, validate, export, report, and agents where the preset says so.
+
+    Again: it goes on where it was, or says nothing to do.
+    """
     from synth_pipeline import stages
 
     config = load_run_config(preset, settings or [])
@@ -291,10 +294,13 @@ def _plan_whole(config: RunConfig) -> None:
         spec = source_of(config).load().spec
     generator, suite, rows = build(config.generator), load_suite(config.validation.suite), config.generate.rows
     settings = ", ".join(f"{name} {value}" for name, value in generator.config.plain().items())
-    say("train", f"{generator.kind} ({settings}), {config.held_out:.0%} of the episodes held out")
+    say("train", f"{generator.kind} ({settings}), {config.held_out_in_words} held out")
     say("generate", f"{rows:,} rows, {rows * generated_schema(spec, generator).row_bytes / 1e6:,.1f} MB")
     say("validate", f"{len(suite.rules)} rules of '{suite.name}'")
     say("export", f"Minari (real episodes and {min(config.export.one_step, rows):,} samples) and flat HDF5 (all rows)")
+    if config.evaluation.in_run:
+        who, pairs = ", ".join(config.evaluation.agents), counted(config.evaluation.seeds, "seed")
+        say("evaluate", f"{who}, with and without these rows, {pairs}")
 
 
 def _usage(error: Any) -> ConfigError:

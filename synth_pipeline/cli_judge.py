@@ -50,7 +50,7 @@ def validate(
     if rules is not None:
         config = config.replace(rules=read_yaml(rules))
     if dry_run:
-        _plan_judging("validate", load_suite(config.validation.suite), len(filled_store(run)), target)
+        _plan_judging("validate", load_suite(config.validation.suite), len(filled_store(run, config)), target)
         return
     card = stages.validate(run, config)
     stages.report(run)

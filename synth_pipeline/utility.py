@@ -31,7 +31,7 @@ from synth_pipeline.evaluation.cells import source_of
 from synth_pipeline.evaluation.statistics import paired_difference
 from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, scale_of, sentence, table
-from synth_pipeline.run_config import RunConfig
+from synth_pipeline.run_config import RunConfig, store_url
 from synth_pipeline.runs import Run, write_json
 from synth_pipeline.scale.fill import filled_store
 from synth_pipeline.scale.studies import Bill, Wanted, bill, run_study, tasks_of
@@ -56,9 +56,9 @@ def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
             raise unknown_name("agent", kind, AGENTS.names())
     arms: dict[str, Any] = {"real": {}}
     if run is not None:
-        target = filled_store(run)
+        target = filled_store(run, config)
         mixing = {"rows": min(settings.rows, len(target)), "share": settings.share, "use_in": settings.use_in}
-        arms[MIXED] = {"kind": STORE, "store": str(run.folder("store")), **mixing}
+        arms[MIXED] = {"kind": STORE, "store": store_url(run, config), **mixing}
         arms |= {name: {"kind": name, **mixing} for name in settings.controls}
     steps = {} if settings.gradient_steps is None else {"gradient_steps": settings.gradient_steps}
     return StudyConfig.parse(
@@ -89,7 +89,7 @@ def evaluate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
         ConfigError: When the environment of the dataset is not known, or it takes more than an hour.
     """
     study, folder = study_of(run, config), run.folder("evaluation")
-    digest = filled_store(run).digest()
+    digest = filled_store(run, config).digest()
     key = content_hash(digest, [task.key for task in tasks_of(study, folder)])
     path = folder / RESULTS
     if (record := run.finished("evaluation", key)) and path.exists():

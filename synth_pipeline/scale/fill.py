@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from synth_pipeline import store
 from synth_pipeline.errors import StoreError
+from synth_pipeline.run_config import RunConfig, store_url
 from synth_pipeline.runs import Run
 from synth_pipeline.scale.local import map_tasks
 from synth_pipeline.store import Commit, ShardTask, Store
@@ -52,16 +53,16 @@ def repair_shards(target: Store, *, label: str) -> None:
     say(label, f"{counted(len(damaged), 'damaged shard')} found in {short(target.url)}")
 
 
-def filled_store(run: Run) -> Store:
+def filled_store(run: Run, config: RunConfig) -> Store:
     """The store of a run, every shard of it there.
 
     Raises:
         StoreError: When nothing was generated, or not to the end, with the command that does it.
     """
-    fix = shlex.join(["synthpipe", "generate", str(run.directory)])
-    if not store.exists(run.folder("store")):
+    fix, url = shlex.join(["synthpipe", "generate", str(run.directory)]), store_url(run, config)
+    if not store.exists(url):
         raise StoreError(f"nothing was generated in '{run.directory}' yet", found="no store", fix=fix)
-    target = store.open(run.folder("store"))
+    target = store.open(url)
     if not target.complete:
         missing = f"{target.num_missing} of {counted(target.plan.num_shards, 'shard')} are missing"
         raise StoreError(f"the store of '{run.directory}' is not complete", found=missing, fix=f"{fix}   # goes on")

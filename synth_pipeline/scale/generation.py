@@ -10,17 +10,18 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from synth_pipeline import sources, store
-from synth_pipeline.data.containers import Transitions, concatenate
+from synth_pipeline.data.containers import Integers, Transitions, concatenate
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import CheckpointError, ConfigError, TaskError
 from synth_pipeline.generators import base as generators
 from synth_pipeline.generators.relevance import NOWHERE, Aim
-from synth_pipeline.run_config import GenerateSettings, RunConfig
+from synth_pipeline.run_config import GenerateSettings, RunConfig, store_url
 from synth_pipeline.runs import Run, file_hash, read_json
-from synth_pipeline.seeding import Stage, stream
+from synth_pipeline.seeding import Stage, integer_seed, stream
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources.base import Source
 from synth_pipeline.sources.collect import CollectedSource
@@ -59,8 +60,13 @@ def made_from(config: RunConfig) -> dict[str, Any]:
     """The settings that a fitted generator follows from, as plain values by dotted name."""
     generator = generators.build(config.generator)
     own = {f"generator.{name}": value for name, value in generator.config.plain().items()}
-    given = {"dataset": config.dataset, "seed": config.seed, "held_out": config.held_out}
+    given = config.model_dump(mode="json", include={"dataset", "seed", "held_out"})
     return {**given, "generator.kind": generator.kind, **own}
+
+
+def update_seed(config: RunConfig, fingerprint: str) -> int:
+    """Of an update on data with this fingerprint: another one for other data."""
+    return integer_seed(config.seed, Stage.TRAIN, 11, int(fingerprint[:8], 16))
 
 
 def require_model(model: Path, config: RunConfig, data_key: str | None = None) -> None:
@@ -90,7 +96,19 @@ def require_model(model: Path, config: RunConfig, data_key: str | None = None) -
 
 
 class FittedFacts(BaseModel):
-    """What the train stage noted beside a fitted generator."""
+    """What the train stage noted beside a fitted generator.
+
+    Attributes:
+        made_from: Settings by dotted name.
+        fingerprint: Of the data.
+        key: Hash of both.
+        spec: Of the data, as plain values.
+        held_out_episodes: Ids; None: the data have no episodes.
+        seconds: Of the training.
+        units: How many episodes (rows, where there are none) the data had.
+        history: Hash of these: whether other data begin with them.
+        warm_from: Key of the generator that was trained on; None: it began anew.
+    """
 
     made_from: dict[str, Any]
     fingerprint: str
@@ -98,6 +116,15 @@ class FittedFacts(BaseModel):
     spec: dict[str, Any]
     held_out_episodes: list[int] | None
     seconds: float
+    units: int
+    history: str
+    warm_from: str | None = None
+
+    def unseen(self, units: int) -> Integers | None:
+        """Ids of the episodes that it did not see, of `units` that the data have now; None: not known."""
+        if self.held_out_episodes is None:
+            return None
+        return np.union1d(np.array(self.held_out_episodes, np.int64), np.arange(self.units, units))
 
 
 class _State(BaseModel):
@@ -153,7 +180,7 @@ def plan_run(run: Run, config: RunConfig) -> Generation:
     """
     model = trained_model(run, config)
     require_model(model, config)
-    return plan_generation(model, str(run.folder("store")), config.generate, seed=config.seed, rules=rules_of(config))
+    return plan_generation(model, store_url(run, config), config.generate, seed=config.seed, rules=rules_of(config))
 
 
 def rules_of(config: RunConfig) -> Rules | None:

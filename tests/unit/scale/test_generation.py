@@ -43,7 +43,7 @@ def model(data, tmp_path_factory):
     generator = Copula(CopulaConfig())
     generator.fit(data, seed=0)
     extra = {"spec": data.spec.model_dump(mode="json"), "made_from": made_from(CONFIG), "key": "k1"}
-    extra |= {"held_out_episodes": [3], "seconds": 1.0, "fingerprint": "f1"}
+    extra |= {"held_out_episodes": [3], "seconds": 1.0, "fingerprint": "f1", "units": 5, "history": "h1"}
     base.save(generator, folder, extra=extra)
     return folder
 
