@@ -21,7 +21,7 @@ for _name, _value in TELEMETRY.items():
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from synth_pipeline import __version__, cli_compare, cli_evaluate, cli_judge  # noqa: E402
+from synth_pipeline import __version__, cli_compare, cli_evaluate, cli_judge, cli_relabel  # noqa: E402
 from synth_pipeline.cli_options import (  # noqa: E402
     DryRun,
     Output,
@@ -185,6 +185,7 @@ def generate(
     suggest("validate", str(run_directory))
 
 
+app.command()(cli_relabel.relabel)
 app.command()(cli_judge.validate)
 app.command()(cli_judge.audit)
 app.command()(cli_compare.compare)
