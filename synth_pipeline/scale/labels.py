@@ -118,8 +118,8 @@ class GoalLabels:
             EnvironmentModelError: When the environment cannot have that goal.
         """
         spec = schema.spec
-        environment = envs.make(spec.environment) if spec.environment is not None else None
-        if spec.environment is None or not isinstance(environment, GoalConditioned):
+        environment = _with_goals(spec.environment)
+        if spec.environment is None or environment is None:
             raise ConfigError(
                 f"rows of '{spec.dataset_id}' have no goal that could be another one",
                 found=f"environment {spec.environment}" if spec.environment else "no known environment",
@@ -145,8 +145,8 @@ class GoalLabels:
 
     def __call__(self, rows: Transitions) -> Transitions:
         """All rows; whether they reach the goal is judged on the next observations as they are stored."""
-        environment = _environment(self.environment)
-        assert isinstance(environment, GoalConditioned)
+        environment = _with_goals(self.environment)
+        assert environment is not None
         before, after = (environment.with_goal(rows[name], self.goal) for name in ("observations", _FOLLOWS[0]))
         reached = environment.success(after.astype(np.float64))
         return rows.with_columns(
@@ -298,7 +298,10 @@ def _require_columns(schema: Schema, columns: tuple[str, ...]) -> None:
         )
 
 
-_environment = cache(envs.make)
+@cache
+def _with_goals(environment: str | None) -> GoalConditioned | None:
+    found: object = None if environment is None else envs.make(environment)
+    return found if isinstance(found, GoalConditioned) else None
 
 
 @cache
