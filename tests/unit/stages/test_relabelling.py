@@ -1,4 +1,4 @@
-"""The relabel stage: a run of its own, which every other stage works on; it says where it comes from, and never grows."""
+"""The relabel stage: a run of its own that all other stages work on; it says where it comes from, and never grows."""
 
 import shutil
 
