@@ -20,7 +20,7 @@ STEPS = 16
 REPLAY_ERROR = 1e-9  # of float64 rows; exact but for rounding
 PHYSICS_ERROR = 1e-6  # MuJoCo 3.3 and 3.4 agree to rounding, 3.5 is off by 1e-2
 # Hopper-v5 reset with seed 0, after 16 steps of the actions of `simulator` below, by MuJoCo 3.3.0.
-HOPPER = (1.1971282, -0.13702268, -0.12111363, -0.05804508, 0.04545636)
+HOPPER: tuple[float, ...] = (1.1971282, -0.13702268, -0.12111363, -0.05804508, 0.04545636)
 HOPPER += (-0.16871906, 0.00851923, -0.47985239, -0.19234688, -0.41279374, 0.28262921)
 
 
