@@ -146,6 +146,7 @@ def lint_compose(compose: Mapping[str, Any]) -> list[str]:
 
 
 def _of_service(service: Mapping[str, Any], services: Mapping[str, Any], volumes: Mapping[str, Any]) -> Iterator[str]:
+    mounted = [volume.split(":")[0] for volume in service.get("volumes", ())]
     if service.get("image") != "synth-pipeline":
         yield f"another image: {service.get('image')}"
     commands = [
@@ -156,7 +157,7 @@ def _of_service(service: Mapping[str, Any], services: Mapping[str, Any], volumes
     yield from (
         f"port {port} is open to others" for port in service.get("ports", ()) if not port.startswith("127.0.0.1:")
     )
-    yield from (f"there is no volume '{v}'" for v in service.get("volumes", ()) if v.split(":")[0] not in volumes)
+    yield from (f"there is no volume '{v}'" for v in mounted if v not in volumes)
     yield from (
         f"depends on '{other}', which is no service" for other in service.get("depends_on", ()) if other not in services
     )

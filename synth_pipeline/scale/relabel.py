@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from synth_pipeline import store
-from synth_pipeline.errors import ConfigError
+from synth_pipeline.errors import ConfigError, StoreError
 from synth_pipeline.run_config import LABELS
 from synth_pipeline.scale.labels import Labels
 from synth_pipeline.store import Commit, Schema, ShardTask, Store
@@ -52,7 +52,7 @@ class RelabelShard:
 
         Raises:
             ConfigError: When rows cannot be labelled, and are not to be dropped, or none is left.
-            StoreError: When the source is damaged.
+            StoreError: When the source is damaged, or has changed.
         """
         begin = time.perf_counter()
         source, seconds = _opened(self.source, self.digest)
@@ -73,6 +73,17 @@ class RelabelShard:
 
 @lru_cache(maxsize=2)
 def _opened(source: str, digest: str) -> tuple[Store, dict[int, float]]:
-    """A store, and the seconds that each of its shards has cost."""
+    """A store, and the seconds that each of its shards has cost.
+
+    Raises:
+        StoreError: When it is not the one with that digest any more.
+    """
     opened = store.open(source)
+    if (found := opened.digest()) != digest:
+        raise StoreError(
+            f"the store '{source}' has changed while its rows were relabelled",
+            found=f"digest {found[:12]}",
+            accepted=f"digest {digest[:12]}",
+            fix="run this again, into another folder",
+        )
     return opened, {shard: note.get("seconds", 0.0) for shard, note in opened.sidecars().items()}

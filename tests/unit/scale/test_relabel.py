@@ -8,7 +8,7 @@ from worlds import roll
 from synth_pipeline import envs, store
 from synth_pipeline.config import content_hash
 from synth_pipeline.data.containers import Transitions
-from synth_pipeline.errors import ConfigError, EnvironmentModelError
+from synth_pipeline.errors import ConfigError, EnvironmentModelError, StoreError
 from synth_pipeline.run_config import LABELS
 from synth_pipeline.scale.labels import FunctionLabels, GoalLabels, SimulatorLabels
 from synth_pipeline.scale.relabel import RelabelShard, relabelled_config, relabelled_schema
@@ -262,3 +262,11 @@ def test_a_function_that_fails_later_fails_its_shard_and_what_was_written_stays(
         relabelled(toys, labels, tmp_path / "new")
     assert (caught.value.found, caught.value.accepted) == ("gives columns terminations", "rewards, as before")
     assert list(store.open(tmp_path / "new").commits) == [0, 1]
+
+
+def test_a_source_that_has_changed_is_not_mixed_in(toys, tmp_path):
+    labels = labels_of(toys, tmp_path, "def labels(columns):\n    return columns['rewards'] + 1")
+    target = store.create(tmp_path / "new", relabelled_schema(toys, labels), toys.plan, relabelled_config(toys, labels))
+    with pytest.raises(StoreError, match="has changed"):
+        RelabelShard(toys.url, "0" * 64, target.url, labels)(toys.plan.task(0))
+    assert not target.commits
