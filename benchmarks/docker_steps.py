@@ -140,6 +140,7 @@ def foreign_libraries(image: Image) -> list[str]:
     brought = {path.name for path in files}
     listing = subprocess.run(["readelf", "-d", *map(str, files)], capture_output=True, text=True).stdout
     asked = set(re.findall(r"\(NEEDED\).*\[(.*)\]", listing))
+    assert "libc.so.6" in asked, "readelf found nothing"
     base = re.compile(rf"(lib({'|'.join(map(re.escape, BASE))})|ld-linux-[\w-]+)\.so")
     return sorted(name for name in asked - brought if not base.match(name))
 
