@@ -21,7 +21,7 @@ for _name, _value in TELEMETRY.items():
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from synth_pipeline import __version__, cli_compare, cli_evaluate, cli_judge  # noqa: E402
+from synth_pipeline import __version__, cli_compare, cli_evaluate, cli_judge, cli_relabel  # noqa: E402
 from synth_pipeline.cli_options import (  # noqa: E402
     DryRun,
     Output,
@@ -31,7 +31,10 @@ from synth_pipeline.cli_options import (  # noqa: E402
     Track,
     Workers,
     Yes,
+    dataset_ids,
+    generator_names,
     planned_only,
+    preset_names,
     suggest,
 )
 from synth_pipeline.config import override  # noqa: E402
@@ -60,12 +63,18 @@ class _Verbs(TyperGroup):
             raise typer.Exit(130) from None
 
 
-app = typer.Typer(cls=_Verbs, name="synthpipe", rich_markup_mode="rich", pretty_exceptions_enable=False)
+EPILOG = """
+Exit codes: 0 fine, 1 other errors, 2 wrong use, 3 source, 4 store, 5 machine, 6 checkpoint, 7 gate, 8 export, 9 task,
+130 interrupted. The same command again goes on, or says that there is nothing to do.
+
+Completion of verbs, options, datasets, presets, generators and agents: synthpipe --install-completion, and a new shell.
+"""
+app = typer.Typer(cls=_Verbs, name="synthpipe", rich_markup_mode="rich", pretty_exceptions_enable=False, epilog=EPILOG)
 
 
 @app.command()
 def doctor() -> None:
-    """Check this machine: Python, every dependency against its range, torch, memory, disk, folders, telemetry.
+    """Check this machine: versions against their ranges, torch, GPU, physics, memory, disk, folders, Prefect, Dask.
 
     A line each with ok, warn or fail; exit code 5 when one failed.
     """
@@ -97,7 +106,10 @@ def datasets() -> None:
 
 @app.command()
 def collect(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Catalog id, e.g. hopper/medium-replay.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(metavar="DATASET", help="Catalog id, e.g. hopper/medium-replay.", autocompletion=dataset_ids),
+    ],
     rows: Annotated[int | None, typer.Option(min=1, help="Transitions; default: the recipe's size.")] = None,
     workers: Workers = 1,
     repair: Repair = False,
@@ -119,10 +131,21 @@ def collect(
 
 @app.command()
 def train(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Catalog id, Minari id, or HDF5 or npz file.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="Catalog id, Minari id, or HDF5 or npz file.", autocompletion=dataset_ids
+        ),
+    ],
     out: Output,
     generator: Annotated[
-        str | None, typer.Option("-g", "--generator", help="Generator, e.g. smote, copula, vae; default: smote.")
+        str | None,
+        typer.Option(
+            "-g",
+            "--generator",
+            help="Generator, e.g. smote, copula, vae; default: smote.",
+            autocompletion=generator_names,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the whole run; default: 0.")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Size of a collected dataset; default: the recipe's.")] = None,
@@ -185,6 +208,7 @@ def generate(
     suggest("validate", str(run_directory))
 
 
+app.command()(cli_relabel.relabel)
 app.command()(cli_judge.validate)
 app.command()(cli_judge.audit)
 app.command()(cli_compare.compare)
@@ -232,7 +256,8 @@ def report(run_directory: RunDirectory) -> None:
 @app.command()
 def run(
     preset: Annotated[
-        str, typer.Argument(metavar="PRESET_OR_YAML", help="default, smoke, or a YAML file.")
+        str,
+        typer.Argument(metavar="PRESET_OR_YAML", help="default, smoke, or a YAML file.", autocompletion=preset_names),
     ] = "default",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="RUN", help="Run directory; default: runs/PRESET.")
@@ -316,7 +341,7 @@ def _usage(error: Any) -> ConfigError:
 def main() -> None:
     """Entry point: user errors in the one form without a traceback, Ctrl-C as 130."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="synthpipe", standalone_mode=False))
     except UsageError as error:
         _fail(_usage(error))
     except SynthPipelineError as error:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from synth_pipeline.cli_options import DryRun, Settings, Workers, Yes, planned_only, suggest
+from synth_pipeline.cli_options import DryRun, Settings, Workers, Yes, agent_names, dataset_ids, planned_only, suggest
 from synth_pipeline.config import override
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.run_config import RunConfig, open_run
@@ -18,9 +18,14 @@ from synth_pipeline.tracking import say, short
 def evaluate(
     run_directory: Annotated[Path | None, typer.Argument(metavar="RUN", help="Run with a filled store.")] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="DATASET", help="Instead of a run: agents on this dataset alone.")
+        str | None,
+        typer.Option(
+            metavar="DATASET", help="Instead of a run: agents on this dataset alone.", autocompletion=dataset_ids
+        ),
     ] = None,
-    agents: Annotated[str | None, typer.Option(help="Names with commas, e.g. iql,td3_bc.")] = None,
+    agents: Annotated[
+        str | None, typer.Option(help="Names with commas, e.g. iql,td3_bc.", autocompletion=agent_names)
+    ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Folder (with --dataset).")] = None,
     workers: Workers = 1,
     settings: Settings = None,
@@ -60,7 +65,9 @@ def evaluate(
 
 
 def advise(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Catalog id, Minari id, or file.")],
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Catalog id, Minari id, or file.", autocompletion=dataset_ids)
+    ],
     rows: Annotated[int | None, typer.Option(min=1, help="Size of a collected dataset; default: the recipe's.")] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Default: runs/advise-DATASET.")

@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from synth_pipeline.errors import typable
+from synth_pipeline.run_config import presets
 from synth_pipeline.tracking import say
+
+
+def _beginning(names: Iterable[str], typed: str) -> list[str]:
+    return sorted(name for name in names if name.startswith(typed))
+
+
+def dataset_ids(incomplete: str) -> list[str]:
+    """Completions of a dataset: catalog and Minari ids; where there are none, the shell offers files."""
+    from synth_pipeline.sources import catalog, minari_root
+
+    return _beginning([*catalog.entries(), *minari_root.local_ids()], incomplete)
+
+
+def preset_names(incomplete: str) -> list[str]:
+    """Completions of a preset."""
+    return _beginning(presets(), incomplete)
+
+
+def generator_names(incomplete: str) -> list[str]:
+    """Completions of a generator."""
+    from synth_pipeline.generators import GENERATORS
+
+    return _beginning(GENERATORS.names(), incomplete)
+
+
+def agent_names(incomplete: str) -> list[str]:
+    """Completions of the last of several agents with commas."""
+    from synth_pipeline.agents import AGENTS
+
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in _beginning(AGENTS.names(), last)]
+
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, e.g. runs/first.")]
 Output = Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="Run directory; made when absent.")]
@@ -21,11 +55,19 @@ Track = Annotated[str, typer.Option("--track", help="jsonl; or tensorboard, besi
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. generator.neighbours=3.")
 ]
-Real = Annotated[str | None, typer.Option("--real", metavar="DATASET", help="Hold it against this dataset.")]
+Real = Annotated[
+    str | None,
+    typer.Option("--real", metavar="DATASET", help="Hold it against this dataset.", autocompletion=dataset_ids),
+]
 SuiteName = Annotated[str | None, typer.Option("--suite", help="Suite by name, or a YAML file.")]
 RulesFile = Annotated[Path | None, typer.Option("--rules", metavar="YAML", help="Rules of your own that rows obey.")]
 Unseen = Annotated[
-    str | None, typer.Option(metavar="DATASET", help="Real episodes that the generator did not see: novelty.")
+    str | None,
+    typer.Option(
+        metavar="DATASET",
+        help="Real episodes that the generator did not see: novelty.",
+        autocompletion=dataset_ids,
+    ),
 ]
 Known = Annotated[bool, typer.Option("--no-learned-oracle", help="Do not learn dynamics where no simulator is known.")]
 

@@ -12,10 +12,12 @@ from pydantic import Field as Setting
 from synth_pipeline import resources
 from synth_pipeline.config import Config, dump_yaml, override, read_yaml
 from synth_pipeline.errors import ConfigError, unknown_name
-from synth_pipeline.runs import Run, write_bytes
+from synth_pipeline.runs import Run, read_json, write_bytes
 
 CONFIG = "config.yaml"
 Share = Annotated[float, Setting(gt=0, lt=1)]
+LABELS = "relabelled"  # key of a store's configuration: what was rewritten in the rows of another store, step by step
+RELABELLED = f"{LABELS}.json"  # in the run of such a store
 
 
 class CollectSettings(Config):
@@ -203,3 +205,16 @@ def keep_config(run: Run, config: RunConfig) -> None:
     path, data = run.directory / CONFIG, dump_yaml(config.model_dump(mode="json")).encode()
     if not path.exists() or path.read_bytes() != data:
         write_bytes(path, data)
+
+
+class Lineage(Config):
+    """Where the rows of a relabelled run come from, for commands that a person types; their identity holds hashes."""
+
+    parent: str = Setting(description="run directory, absolute")
+    options: tuple[str, ...] = Setting(description="options of `synthpipe relabel`")
+
+
+def lineage_of(directory: Path) -> Lineage | None:
+    """Of a relabelled run; None for any other."""
+    path = directory / RELABELLED
+    return Lineage.parse(read_json(path), where=str(path)) if path.is_file() else None

@@ -30,6 +30,7 @@ from synth_pipeline.scale.generation import (
     fitted_facts,
     made_from,
     plan_run,
+    require_generated,
     require_model,
     rules_of,
     source_of,
@@ -188,6 +189,7 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
         kept = config.generate.replace(rows=plan.num_rows, rows_per_shard=plan.rows_per_shard)
         keep_config(run, config.replace(generate=kept))
         if repair:
+            require_generated(target)
             repair_shards(target, label="generate")
         if target.finalised:
             asked = f" ({config.generate.rows:,} were asked for)" if config.generate.rows < plan.num_rows else ""

@@ -16,16 +16,16 @@ from pydantic import BaseModel, ValidationError
 from synth_pipeline import sources, store
 from synth_pipeline.data.containers import Integers, Transitions, concatenate
 from synth_pipeline.data.spec import DatasetSpec
-from synth_pipeline.errors import CheckpointError, ConfigError, TaskError
+from synth_pipeline.errors import CheckpointError, ConfigError, StoreError, TaskError
 from synth_pipeline.generators import base as generators
 from synth_pipeline.generators.relevance import NOWHERE, Aim
-from synth_pipeline.run_config import GenerateSettings, RunConfig, store_url
+from synth_pipeline.run_config import LABELS, GenerateSettings, RunConfig, store_url
 from synth_pipeline.runs import Run, file_hash, read_json
 from synth_pipeline.seeding import Stage, integer_seed, stream
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources.base import Source
 from synth_pipeline.sources.collect import CollectedSource
-from synth_pipeline.store import Commit, Plan, Schema, ShardTask
+from synth_pipeline.store import Commit, Plan, Schema, ShardTask, Store
 from synth_pipeline.validation.rules import Rules
 
 TYPICAL_WORKERS = 8
@@ -235,7 +235,37 @@ def plan_generation(
             fixed |= {"rows_per_second": rate(), "workers": TYPICAL_WORKERS}
         plan = Plan.choose(settings.rows, schema.row_bytes, **fixed)
     calls = f"{generator.calls} network calls a row" if isinstance(generator, generators.Noted) else ""
-    return Generation(schema, plan, identity, rate, calls)
+    planned = Generation(schema, plan, identity, rate, calls)
+    return _with_labels(store.open(url), planned) if store.exists(url) else planned
+
+
+def _with_labels(present: Store, planned: Generation) -> Generation:
+    """The same for a store that was relabelled: it can be told apart from others, and must not grow.
+
+    Raises:
+        StoreError: When there is something to generate.
+    """
+    if not (labels := present.config.get(LABELS)):
+        return planned
+    if planned.plan.num_rows > present.plan.num_rows or not present.complete:
+        require_generated(present)
+    schema = planned.schema.replace(derived=present.schema.derived)
+    return replace(planned, schema=schema, identity={**planned.identity, LABELS: labels})
+
+
+def require_generated(present: Store) -> None:
+    """Fail before rows of the generator are mixed with relabelled ones.
+
+    Raises:
+        StoreError: When the rows of the store were relabelled.
+    """
+    if present.config.get(LABELS):
+        raise StoreError(
+            f"the rows of the store '{present.url}' were relabelled: the generator must not add to them",
+            found=f"{len(present):,} of at most {present.plan.num_rows:,} rows",
+            accepted="a run whose rows are the generator's own",
+            fix=f"{present.maker} --repair   # for more rows: generate there, and relabel into another folder",
+        )
 
 
 def aim_of(settings: GenerateSettings) -> Aim:

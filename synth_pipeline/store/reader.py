@@ -64,6 +64,11 @@ class Store:
         return self._identity.config
 
     @property
+    def maker(self) -> str:
+        """The command that makes its rows, as far as the store and its place tell."""
+        return verify.maker(self._folder, self._identity)
+
+    @property
     def spec(self) -> DatasetSpec:
         """What the columns mean."""
         return self.schema.spec
@@ -145,6 +150,15 @@ class Store:
     def read_all(self, columns: Sequence[str] | None = None) -> Transitions:
         """Every row, in memory."""
         return self.read(0, len(self), columns)
+
+    def read_shard(self, shard: int) -> Transitions:
+        """The rows of one committed shard, every column.
+
+        Raises:
+            StoreError: When shards are missing or damaged.
+        """
+        start = sum(commit.rows for other, commit in self.commits.items() if other < shard)
+        return self.read(start, start + self.commits[shard].rows)
 
     def iter_episodes(self) -> Iterator[Episodes]:
         """Whole episodes, one shard at a time.

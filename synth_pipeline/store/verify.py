@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from synth_pipeline.errors import StoreError
-from synth_pipeline.run_config import CONFIG
+from synth_pipeline.run_config import CONFIG, lineage_of
 from synth_pipeline.store.commits import Commit
 from synth_pipeline.store.folder import Folder
 from synth_pipeline.store.identity import Identity, altered_metadata, shard_key
@@ -22,8 +22,14 @@ def maker(folder: Folder, identity: Identity | None = None) -> str:
     run = folder.local.parent if folder.local is not None and folder.local.name == "store" else None
     if run is None or not (run / CONFIG).is_file():
         return "synthpipe generate RUN"
+    if (origin := lineage_of(run)) is not None:
+        return shlex.join(["synthpipe", "relabel", _typed(Path(origin.parent)), "-o", _typed(run), *origin.options])
+    return shlex.join(["synthpipe", "generate", _typed(run)])
+
+
+def _typed(run: Path) -> str:
     here = Path.cwd()
-    return shlex.join(["synthpipe", "generate", str(run.relative_to(here) if run.is_relative_to(here) else run)])
+    return str(run.relative_to(here) if run.is_relative_to(here) else run)
 
 
 def mend(folder: Folder, identity: Identity) -> str:
