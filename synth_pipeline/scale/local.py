@@ -13,10 +13,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -81,7 +81,7 @@ def _count_tries(tries: dict[int, int], suspects: list[int], tasks: Sequence[Any
 def _one_pool(
     function: Callable[[Task], Result], tasks: Sequence[Task], pending: list[int], workers: int, threads: int
 ) -> Iterator[tuple[int, Result]]:
-    with _pinned_threads(threads), _pool(workers, threads, preload=function.__module__) as pool:
+    with pinned_threads(threads), _pool(workers, threads, preload=function.__module__) as pool:
         waiting = iter(pending)
         running: dict[Future[Result], int] = {}
         try:
@@ -144,11 +144,16 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def _pinned_threads(threads: int) -> Iterator[None]:
+def pinned_threads(threads: int) -> AbstractContextManager[None]:
     """Children inherit the limits before they import any numerical library; this process is left as it was."""
-    before: dict[str, Any] = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    return variables(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+
+
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the length of a block."""
+    before: dict[str, Any] = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
