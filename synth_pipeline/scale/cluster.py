@@ -61,20 +61,26 @@ def map_tasks(
     window = Window(len(tasks))
     if not tasks:
         return
+    from distributed import KilledWorker
+
     with _tokens(shared) as tokens, closing(_Session(scheduler, make_job(function, threads, tokens))) as session:
         while window.left:
             try:
                 for index in window.wanted(session.workers(), time.monotonic()):
                     session.submit(index, tasks[index])
-                for index, result, seconds in session.ended():
-                    if window.ended(index, seconds):
-                        yield tasks[index], result
-            except _KilledError as error:
-                if window.killed(error.index):
-                    raise _deadly(tasks[error.index]) from None
+                finished, failed = session.ended()
             except _LostError:
                 window.lost()
                 session.again()
+                continue
+            for index, (result, seconds) in finished.items():
+                if window.ended(index, seconds):
+                    yield tasks[index], result
+            for index, error in failed.items():
+                if not isinstance(error, KilledWorker):
+                    raise error
+                if window.killed(index):
+                    raise _deadly(tasks[index]) from None
 
 
 def count_workers(scheduler: str) -> int:
@@ -88,14 +94,6 @@ def count_workers(scheduler: str) -> int:
         return len(client.nthreads())
     finally:
         client.close()
-
-
-class _KilledError(Exception):
-    """Workers died while this task was theirs, more often than the scheduler allows."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__(index)
-        self.index = index
 
 
 class _LostError(Exception):
@@ -129,6 +127,8 @@ class _Session:
         self._open(CONNECT_S)
 
     def _open(self, seconds: float) -> None:
+        import dask
+
         self._ended: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._copies: dict[int, list[Any]] = {}
         self._client = connected(self._address, seconds)
@@ -139,7 +139,8 @@ class _Session:
             require(self._job.asked, answers)
             warn_of_kinds(self._job.asked, answers)
             # A task that returns the job, and no data that is placed on a worker: when that worker dies, it runs again.
-            self._shipped = self._send(same, self._job)
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):  # a model may be in it
+                self._shipped = self._send(same, self._job)
         except BaseException:
             self._client.close()
             raise
@@ -176,42 +177,30 @@ class _Session:
         copies.append(future)
         future.add_done_callback(lambda ended: self._ended.put((index, ended)))
 
-    def ended(self) -> Iterator[tuple[int, Any, float]]:
-        """Index, result and seconds of what has ended, results before failures; nothing after a second without any.
+    def ended(self) -> tuple[dict[int, tuple[Any, float]], dict[int, BaseException]]:
+        """Results (and the seconds that each took) and failures, by index; neither after a second without any.
 
         Raises:
-            Exception: What a task raised; `_KilledError`, `_LostError`.
+            _LostError: When the scheduler is gone.
         """
         found: list[tuple[int, Any]] = []
         with suppress(Empty):
             found.append(self._ended.get(timeout=TICK_S))
             while True:
                 found.append(self._ended.get_nowait())
-        found.sort(key=lambda item: (item[1].status != "finished", item[0]))
+        ours = {index: future for index, future in found if future in self._copies.get(index, ())}  # first copies
+        finished = [index for index, future in ours.items() if future.status == "finished"]
+        failed = [index for index, future in ours.items() if future.status == "error"]
+        if len(finished) + len(failed) < len(ours):
+            raise _LostError
         try:
-            while found:
-                index, future = found.pop(0)
-                if future in self._copies.get(index, ()):  # else the other copy was first
-                    result, seconds = self._outcome(index, future)
-                    yield index, result, seconds
-        finally:
-            for item in found:
-                self._ended.put(item)
-
-    def _outcome(self, index: int, future: Any) -> tuple[Any, float]:
-        from distributed.scheduler import KilledWorker
-
-        try:
-            result, seconds = future.result()
-        except KilledWorker as error:
-            self._forget(index)
-            raise _KilledError(index) from error
+            results = self._client.gather([ours[index] for index in finished])
+            errors = [ours[index].exception().with_traceback(ours[index].traceback()) for index in failed]
         except (CancelledError, OSError) as error:
-            if future.status == "error":  # raised by the task itself
-                raise
             raise _LostError from error
-        self._forget(index)
-        return result, seconds
+        for index in ours:
+            self._forget(index)
+        return dict(zip(finished, results, strict=True)), dict(zip(failed, errors, strict=True))
 
     def again(self) -> None:
         """Connect to the scheduler when it is back.
@@ -238,11 +227,7 @@ class _Session:
         self._client.close(timeout=TICK_S)
 
     def _send(self, function: Callable[..., Any], *arguments: object, **where: Any) -> Any:
-        import dask
-
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):  # a model may be in it
-            key = f"synthpipe-{uuid.uuid4().hex}"
-            return self._client.submit(function, *arguments, key=key, pure=False, **where)
+        return self._client.submit(function, *arguments, key=f"synthpipe-{uuid.uuid4().hex}", pure=False, **where)
 
     def _forget(self, index: int) -> None:
         """Also the other copy of a task, which nobody needs any more."""
