@@ -21,13 +21,14 @@ from synth_pipeline.errors import ConfigError
 from synth_pipeline.export.augmented import free_id
 from synth_pipeline.export.stage import write_export, written
 from synth_pipeline.generators import base as generators
-from synth_pipeline.judgement import Against, judge_store
+from synth_pipeline.judgement import Against, judge_store, verify
 from synth_pipeline.run_config import RunConfig, keep_config, require_place
 from synth_pipeline.runs import Run, clear_partials, require_space, write_bytes
 from synth_pipeline.scale.estimate import confirm_hours, estimate, missing_rows
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
 from synth_pipeline.scale.generation import (
     GenerateShard,
+    ShippedModel,
     aim_of,
     fitted_facts,
     made_from,
@@ -51,13 +52,13 @@ from synth_pipeline.validation.scorecard import METRICS
 # --- collect ---------------------------------------------------------------------------------------------------------
 
 
-def collect(dataset_id: str, *, rows: int | None = None, workers: int = 1, repair: bool = False) -> Path:
+def collect(dataset_id: str, *, rows: int | None = None, workers: int | str = 1, repair: bool = False) -> Path:
     """Collect a catalog dataset by running its behaviour policies in the simulator.
 
     Args:
         dataset_id: Catalog id, e.g. `"hopper/medium-replay"`.
         rows: Transitions to collect; None: the recipe's size.
-        workers: Processes.
+        workers: Processes, or the address of a Dask scheduler.
         repair: Check every byte, and make damaged shards again.
 
     Returns:
@@ -66,19 +67,21 @@ def collect(dataset_id: str, *, rows: int | None = None, workers: int = 1, repai
     collection = collecting.collection(dataset_id, rows=rows)
     target = store.create(str(collection.folder), collection.schema, collection.plan, collection.config)
     if repair:
-        repair_shards(target, label="collect")
+        repair_shards(target, label="collect", workers=workers)
     if target.finalised:
         say("collect", f"nothing to do: {len(target):,} rows of {dataset_id} are in {short(collection.folder)}")
         return collection.folder
-    fill(target, partial(_collect_shard, collection), rows=collection.rows, label="collect", workers=workers)
+    fill(
+        target, partial(_collect_shard, collection, target.url), rows=collection.rows, label="collect", workers=workers
+    )
     return collection.folder
 
 
-def _collect_shard(collection: collecting.Collection, task: ShardTask) -> Commit:
+def _collect_shard(collection: collecting.Collection, url: str, task: ShardTask) -> Commit:
     begin = time.perf_counter()
     episodes = collection.collect_shard(task)
     seconds = time.perf_counter() - begin
-    return store.write_shard(str(collection.folder), task, episodes, sidecar={"seconds": seconds})
+    return store.write_shard(url, task, episodes, sidecar={"seconds": seconds})
 
 
 # --- train -----------------------------------------------------------------------------------------------------------
@@ -147,13 +150,13 @@ def _held_out(split: Split | None) -> str:
 # --- generate --------------------------------------------------------------------------------------------------------
 
 
-def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False, repair: bool = False) -> Path:
+def generate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False, repair: bool = False) -> Path:
     """Fill the store with synthetic transitions: constant memory, any size, the same bytes for any worker count.
 
     Args:
         run: Run directory with a fitted generator.
         config: The run's configuration; more rows than before extend the store, fewer change nothing.
-        workers: Processes.
+        workers: Processes, or the address of a Dask scheduler.
         yes: Go ahead even when it takes more than an hour.
         repair: Check every byte, and make damaged shards again.
 
@@ -177,14 +180,17 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
         kept = config.generate.replace(rows=plan.num_rows, rows_per_shard=plan.rows_per_shard)
         keep_config(run, config.replace(generate=kept))
         if repair:
-            repair_shards(target, label="generate")
+            repair_shards(target, label="generate", workers=workers)
         if target.finalised:
             asked = f" ({config.generate.rows:,} were asked for)" if config.generate.rows < plan.num_rows else ""
             say("generate", f"nothing to do: {len(target):,} rows of this generator are in {short(url)}{asked}")
             return run.folder("store")
-        model = str(run.folder("model") / "generator")
+        folder = run.folder("model") / "generator"
+        model = ShippedModel.of(folder) if isinstance(workers, str) else str(folder)
         aim = aim_of(config.generate)
-        make_shard = GenerateShard(model, url, plan.micro_batch, config.generate.max_attempts, aim, rules_of(config))
+        make_shard = GenerateShard(
+            model, target.url, plan.micro_batch, config.generate.max_attempts, aim, rules_of(config)
+        )
         fill(target, make_shard, rows=plan.num_rows, label="generate", workers=workers, note=planned.note)
         return run.folder("store")
 
@@ -192,10 +198,15 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
 # --- validate --------------------------------------------------------------------------------------------------------
 
 
-def validate(run: Run, config: RunConfig) -> Path:
+def validate(run: Run, config: RunConfig, *, workers: int | str = 1) -> Path:
     """Judge the store against the dataset; a failed gate is a verdict here, and an error when exporting.
 
     Every byte of the store is checked, also when it was judged before.
+
+    Args:
+        run: Run directory with a filled store.
+        config: The run's configuration.
+        workers: Processes that read all rows, or the address of a Dask scheduler.
 
     Returns:
         The scorecard (JSON).
@@ -207,7 +218,7 @@ def validate(run: Run, config: RunConfig) -> Path:
     key = content_hash(*made, METRICS)  # more metrics: judge again
     path = run.folder("validation") / CARD
     if (record := run.finished("validation", key)) and is_scorecard(path):
-        target.verify()
+        verify(target, workers)
         say("validate", f"nothing to do: this store was judged by '{suite.name}' before: {record['outcome']}")
         return path
     facts = fitted_facts(run.folder("model") / "generator", config)
@@ -219,7 +230,7 @@ def validate(run: Run, config: RunConfig) -> Path:
     with working(run):
         chosen = settings.model_dump(include={"learn_oracle", "expectations", "pictures", "splits"})
         against = Against(source.load(), suite, held_out, rules, seed=config.seed, **chosen)
-        verdict = judge_store(target, against, run.folder("validation"), spent=spent)
+        verdict = judge_store(target, against, run.folder("validation"), spent=spent, workers=workers)
         run.finish("validation", key, {"outcome": outcome(verdict), "digest": target.digest()})
     return path
 
@@ -325,7 +336,7 @@ def check(run: Run, config: RunConfig) -> None:
         require_model(model, config)
 
 
-def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False, tracker: str = "jsonl") -> Path:
+def run_all(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False, tracker: str = "jsonl") -> Path:
     """Every stage in order; what is finished is skipped, what failed the gate is reported and not exported.
 
     Returns:
@@ -339,7 +350,7 @@ def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False,
         collect(config.dataset, rows=config.collect.rows, workers=workers)
     train(run, config, tracker=tracker)
     generate(run, config, workers=workers, yes=yes)
-    validate(run, config)
+    validate(run, config, workers=workers)
     try:
         export(run, config)
     finally:  # also what failed the gate is reported

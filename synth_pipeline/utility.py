@@ -75,13 +75,13 @@ def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
     )
 
 
-def evaluate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False) -> Path:
+def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False) -> Path:
     """Train agents on the real rows of a run, and on these mixed with its synthetic ones; write `results.json`.
 
     Args:
         run: Run directory with a filled store.
         config: The run's configuration.
-        workers: Processes of one thread each.
+        workers: Processes of one thread each, or a Dask scheduler.
         yes: Go ahead even when it takes more than an hour.
 
     Raises:
@@ -102,7 +102,7 @@ def evaluate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
     return path
 
 
-def evaluate_alone(config: RunConfig, folder: Path, *, workers: int = 1, yes: bool = False) -> Path:
+def evaluate_alone(config: RunConfig, folder: Path, *, workers: int | str = 1, yes: bool = False) -> Path:
     """Train agents on a dataset as it is: the plainest baseline; writes `results.json` into a folder."""
     study = study_of(None, config)
     found = measured(study, folder, workers=workers, yes=yes)
@@ -110,7 +110,7 @@ def evaluate_alone(config: RunConfig, folder: Path, *, workers: int = 1, yes: bo
     return folder / RESULTS
 
 
-def measured(study: StudyConfig, folder: Path, *, workers: int, yes: bool) -> dict[str, Any]:
+def measured(study: StudyConfig, folder: Path, *, workers: int | str, yes: bool) -> dict[str, Any]:
     """Run a study and say what came out.
 
     Raises:
@@ -131,7 +131,7 @@ def measured(study: StudyConfig, folder: Path, *, workers: int, yes: bool) -> di
 
 
 def advise(
-    dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, workers: int = 1, yes: bool = False
+    dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, workers: int | str = 1, yes: bool = False
 ) -> Advice:
     """Ask the value probe whether to augment a dataset, with what, and at which ratio; writes `advice.json`.
 
@@ -140,7 +140,7 @@ def advise(
         rows: Size of a collected dataset; None: the recipe's.
         config: What is tried.
         folder: Where rows, states and results lie.
-        workers: Processes of one thread each.
+        workers: Processes of one thread each, or a Dask scheduler.
         yes: Go ahead even when it takes more than an hour.
 
     Raises:
@@ -167,7 +167,7 @@ def advise(
     return advice
 
 
-def planned(study: StudyConfig, folder: Path, *, workers: int, only: Wanted = lambda cell: True) -> str:
+def planned(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted = lambda cell: True) -> str:
     """The bill in words."""
     found: Bill = bill(study, folder, workers=workers, only=only)
     left, every = found.cells

@@ -132,9 +132,9 @@ class _Session:
         self._ended: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._copies: dict[int, list[Any]] = {}
         self._client = connected(self._address, seconds)
-        self._workers, self._asked = 1, -TICK_S
-        self._there = time.monotonic()
         try:
+            self._name, self._workers = self._identity()
+            self._asked = self._there = time.monotonic()
             answers = self._client.run(answer, self._job.asked, on_error="return")
             require(self._job.asked, answers)
             warn_of_kinds(self._job.asked, answers)
@@ -152,12 +152,12 @@ class _Session:
             TaskError: When there were none for a long time.
             _LostError: When the scheduler is gone.
         """
-        if self._shipped.cancelled():
-            raise _LostError
         now, before = time.monotonic(), self._workers
         if now - self._asked >= TICK_S:
-            with suppress(OSError):  # the scheduler may just have gone, which the next look will tell
-                self._workers, self._asked = len(self._client.nthreads()), now
+            name, self._workers = self._identity()
+            if name != self._name:  # another one has taken its place
+                raise _LostError
+            self._asked = now
         if before and not self._workers:
             say("cluster", f"no worker is left; waiting for one, up to {duration(RETURN_S)}")
         self._there = now if self._workers else self._there
@@ -168,6 +168,20 @@ class _Session:
                 fix=f"dask worker {self._address} --nthreads 1   # then the same command again: it goes on",
             )
         return self._workers
+
+    def _identity(self) -> tuple[str, int]:
+        """What the scheduler calls itself, and its workers: asked, because one that was stopped in order says no word.
+
+        Raises:
+            _LostError: When there is no answer.
+        """
+        if self._client.status != "running":
+            raise _LostError
+        try:
+            about = self._client.sync(self._client.scheduler.identity, n_workers=0)
+        except (OSError, CancelledError) as error:
+            raise _LostError from error
+        return about["id"], about["n_workers"]
 
     def submit(self, index: int, task: object) -> None:
         """Send a task; of one that is in flight, a second copy to a worker that idles."""
@@ -227,7 +241,9 @@ class _Session:
         self._client.close(timeout=TICK_S)
 
     def _send(self, function: Callable[..., Any], *arguments: object, **where: Any) -> Any:
-        return self._client.submit(function, *arguments, key=f"synthpipe-{uuid.uuid4().hex}", pure=False, **where)
+        return self._client.submit(
+            function, *arguments, key=f"{function.__name__}-{uuid.uuid4().hex}", pure=False, **where
+        )
 
     def _forget(self, index: int) -> None:
         """Also the other copy of a task, which nobody needs any more."""
