@@ -237,7 +237,8 @@ class _Session:
     def close(self) -> None:
         """Cancel what is in flight (a worker still ends the task that it is at), and leave."""
         with suppress(OSError, CancelledError):
-            self._client.cancel([future for copies in self._copies.values() for future in copies], force=True)
+            if self._client.status == "running":
+                self._client.cancel([future for copies in self._copies.values() for future in copies], force=True)
         self._client.close(timeout=TICK_S)
 
     def _send(self, function: Callable[..., Any], *arguments: object, **where: Any) -> Any:

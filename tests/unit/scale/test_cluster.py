@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import worker_tasks
+from local_cluster import local_cluster
 from s3_server import closed_port
 
 from synth_pipeline.errors import ConfigError, StoreError, TaskError
@@ -18,24 +19,6 @@ from synth_pipeline.scale.tasks import at_once, map_tasks
 
 Pair = namedtuple("Pair", "folder name")
 pytestmark = pytest.mark.filterwarnings("ignore:Creating scratch directories:UserWarning")
-
-
-def local_cluster(**settings):
-    from distributed import LocalCluster
-
-    return LocalCluster(host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50, **settings)
-
-
-@pytest.fixture(scope="module")
-def made():
-    """Two worker processes of one thread."""
-    with local_cluster(n_workers=2, threads_per_worker=1) as made:
-        yield made
-
-
-@pytest.fixture
-def scheduler(made):
-    return made.scheduler_address
 
 
 def test_every_task_once_with_its_own_result(scheduler):
