@@ -37,7 +37,7 @@ def workers_of(workers: int | None, scheduler: str | None) -> int | str:
     """Who works: so many processes of this machine, or the cluster of a scheduler.
 
     Raises:
-        ConfigError: When both are asked for.
+        ConfigError: When both are asked for, or a scheduler cannot have that address.
     """
     if scheduler is None:
         return 1 if workers is None else workers
@@ -47,6 +47,9 @@ def workers_of(workers: int | None, scheduler: str | None) -> int | str:
             found=f"--workers {workers} and --scheduler {scheduler}",
             fix="leave one of them out; a cluster has as many workers as were started for it",
         )
+    from synth_pipeline.scale.cluster import require_address
+
+    require_address(scheduler)
     return scheduler
 
 

@@ -257,19 +257,28 @@ class _AbsentError(ConfigError):
     """No scheduler, or none with workers."""
 
 
+def require_address(text: str) -> None:
+    """Check the form of an address; nobody is asked.
+
+    Raises:
+        ConfigError: When a scheduler cannot have it.
+    """
+    if not ADDRESS.fullmatch(text):
+        raise ConfigError(
+            "this is not the address of a Dask scheduler",
+            found=repr(text),
+            accepted="tcp://HOST:PORT, or tls://HOST:PORT",
+            fix="--scheduler tcp://127.0.0.1:8786",
+        )
+
+
 def connected(address: str, seconds: float) -> Any:
     """A client of a scheduler that has a worker.
 
     Raises:
         ConfigError: When the address is none, or nobody answers, or there are no workers.
     """
-    if not ADDRESS.fullmatch(address):
-        raise ConfigError(
-            "this is not the address of a Dask scheduler",
-            found=repr(address),
-            accepted="tcp://HOST:PORT, or tls://HOST:PORT",
-            fix="--scheduler tcp://127.0.0.1:8786",
-        )
+    require_address(address)
     import distributed
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it has to say is said in our words
