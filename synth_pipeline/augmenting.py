@@ -37,14 +37,14 @@ from synth_pipeline.tracking import say, short
 LINEAGE = "lineage.json"
 
 
-def augment(root: Path, config: RunConfig, *, append: bool = False, workers: int = 1, yes: bool = False) -> Path:
+def augment(root: Path, config: RunConfig, *, append: bool = False, workers: int | str = 1, yes: bool = False) -> Path:
     """Bring the augmented dataset up to its source: a new version when the source has changed, else nothing.
 
     Args:
         root: Folder of all versions.
         config: What every version is made from; ids, addresses and the split of later ones follow from the version.
         append: Keep the generator, and add as many rows as keep the ratio of synthetic to real ones.
-        workers: Processes.
+        workers: Processes, or the address of a Dask scheduler.
         yes: Go ahead even when generating takes more than an hour.
 
     Returns:

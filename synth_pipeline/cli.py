@@ -21,12 +21,13 @@ for _name, _value in TELEMETRY.items():
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from synth_pipeline import __version__, cli_compare, cli_evaluate, cli_judge, cli_relabel  # noqa: E402
+from synth_pipeline import __version__, cli_augment, cli_compare, cli_evaluate, cli_judge, cli_relabel  # noqa: E402
 from synth_pipeline.cli_options import (  # noqa: E402
     DryRun,
     Output,
     Repair,
     RunDirectory,
+    Scheduler,
     Settings,
     Track,
     Workers,
@@ -36,6 +37,7 @@ from synth_pipeline.cli_options import (  # noqa: E402
     planned_only,
     preset_names,
     suggest,
+    workers_of,
 )
 from synth_pipeline.config import override  # noqa: E402
 from synth_pipeline.errors import ConfigError, SynthPipelineError, typable, unknown_name  # noqa: E402
@@ -111,7 +113,8 @@ def collect(
         typer.Argument(metavar="DATASET", help="Catalog id, e.g. hopper/medium-replay.", autocompletion=dataset_ids),
     ],
     rows: Annotated[int | None, typer.Option(min=1, help="Transitions; default: the recipe's size.")] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     repair: Repair = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -119,12 +122,13 @@ def collect(
     from synth_pipeline import stages
     from synth_pipeline.sources.collect import collection
 
+    chosen = workers_of(workers, scheduler)
     if dry_run:
         plan = collection(dataset, rows=rows)
         size = plan.rows * plan.schema.row_bytes
         planned_only("collect", f"{plan.rows:,} rows of {dataset}, {size / 1e6:,.1f} MB, into {short(plan.folder)}")
         return
-    stages.collect(dataset, rows=rows, workers=workers, repair=repair)
+    stages.collect(dataset, rows=rows, workers=chosen, repair=repair)
     sized = ["--rows", str(rows)] if rows else []
     suggest("train", dataset, *sized, "-g", "smote", "-o", "runs/first")
 
@@ -181,7 +185,8 @@ def generate(
     where: Annotated[
         str | None, typer.Option(metavar="RELEVANCE", help="Aim half of the rows, e.g. at near_terminal or rarity.")
     ] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     settings: Settings = None,
     repair: Repair = False,
     dry_run: DryRun = False,
@@ -195,20 +200,22 @@ def generate(
     changes = [*(settings or []), *([f"generate.rows={rows}"] if rows else [])]
     changes += [f"generate.where={where}"] if where else []
     run, config = open_run(run_directory, changes)
+    chosen = workers_of(workers, scheduler)
     if dry_run:
         planned, url = plan_run(run, config), store_url(run, config)
-        left = estimate(planned, url, workers=workers)
+        left = estimate(planned, url, workers=chosen)
         size, there = left.rows * planned.schema.row_bytes, planned.plan.num_rows - left.rows
         beside = f" ({there:,} are there)" if there else ""
         planned_only("generate", f"{left.rows:,} rows{beside}, {size / 1e6:,.1f} MB, into {short(url)}")
         if left.rows:
             say("", f"about {human(left.rate)} rows/s a worker, {duration(left.seconds)} in all")
         return
-    stages.generate(run, config, workers=workers, yes=yes, repair=repair)
+    stages.generate(run, config, workers=chosen, yes=yes, repair=repair)
     suggest("validate", str(run_directory))
 
 
 app.command()(cli_relabel.relabel)
+app.command()(cli_augment.augment)
 app.command()(cli_judge.validate)
 app.command()(cli_judge.audit)
 app.command()(cli_compare.compare)
@@ -262,7 +269,8 @@ def run(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="RUN", help="Run directory; default: runs/PRESET.")
     ] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     settings: Settings = None,
     track: Track = "jsonl",
     dry_run: DryRun = False,
@@ -274,7 +282,7 @@ def run(
     """
     from synth_pipeline import stages
 
-    config = load_run_config(preset, settings or [])
+    config, chosen = load_run_config(preset, settings or []), workers_of(workers, scheduler)
     require_backend(track)
     folder = Path(preset).parent
     own = folder if Path(preset).name == CONFIG and (folder / "environment.json").exists() else None  # a run's own YAML
@@ -284,7 +292,7 @@ def run(
         _plan_whole(config)
         planned_only("report", f"into {directory}")
         return
-    page = stages.run_all(Run(directory), config, workers=workers, yes=yes, tracker=track)
+    page = stages.run_all(Run(directory), config, workers=chosen, yes=yes, tracker=track)
     say("next", f"open {shlex.quote(short(page))} in a browser, or make more rows:")
     more = ["synthpipe", "generate", str(directory), "-n", str(4 * config.generate.rows)]
     say("", typable(shlex.join(more)))

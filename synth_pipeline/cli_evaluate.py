@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from synth_pipeline.cli_options import DryRun, Settings, Workers, Yes, agent_names, dataset_ids, planned_only, suggest
+from synth_pipeline.cli_options import (
+    DryRun,
+    Scheduler,
+    Settings,
+    Workers,
+    Yes,
+    agent_names,
+    dataset_ids,
+    planned_only,
+    suggest,
+    workers_of,
+)
 from synth_pipeline.config import override
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.run_config import RunConfig, open_run
@@ -27,7 +38,8 @@ def evaluate(
         str | None, typer.Option(help="Names with commas, e.g. iql,td3_bc.", autocompletion=agent_names)
     ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Folder (with --dataset).")] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     settings: Settings = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -54,12 +66,13 @@ def evaluate(
     if agents is not None:
         named = {name: config.evaluation.agents.get(name, {}) for name in agents.split(",")}
         config = config.replace(evaluation=config.evaluation.replace(agents=named))
+    chosen = workers_of(workers, scheduler)
     if dry_run:
-        planned_only("evaluate", utility.planned(utility.study_of(run, config), folder, workers=workers))
+        planned_only("evaluate", utility.planned(utility.study_of(run, config), folder, workers=chosen))
     elif run is None:
-        say("evaluate", short(utility.evaluate_alone(config, folder, workers=workers, yes=yes)))
+        say("evaluate", short(utility.evaluate_alone(config, folder, workers=chosen, yes=yes)))
     else:
-        utility.evaluate(run, config, workers=workers, yes=yes)
+        utility.evaluate(run, config, workers=chosen, yes=yes)
         stages.report(run)
         suggest("report", str(run_directory))
 
@@ -72,7 +85,8 @@ def advise(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Default: runs/advise-DATASET.")
     ] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     settings: Settings = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -87,11 +101,12 @@ def advise(
 
     config = AdviceConfig.parse(override({}, settings or []), where="advice")
     folder = out or utility.default_folder(dataset, "advise")
+    chosen = workers_of(workers, scheduler)
     if dry_run:
         training = len(split_dataset(sources.resolve(dataset, rows=rows).load()).train)
         study = trials(dataset, rows, training, config)
         wanted = partial(tried, study)
-        planned_only("advise", utility.planned(study, folder, workers=workers, only=wanted))
+        planned_only("advise", utility.planned(study, folder, workers=chosen, only=wanted))
         return
-    utility.advise(dataset, rows, config, folder, workers=workers, yes=yes)
+    utility.advise(dataset, rows, config, folder, workers=chosen, yes=yes)
     say("advise", short(folder / utility.ADVICE))

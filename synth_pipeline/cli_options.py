@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from synth_pipeline.errors import typable
+from synth_pipeline.errors import ConfigError, typable
 from synth_pipeline.run_config import presets
 from synth_pipeline.tracking import say
 
@@ -47,7 +47,10 @@ def agent_names(incomplete: str) -> list[str]:
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, e.g. runs/first.")]
 Output = Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="Run directory; made when absent.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes. Never changes the data.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: 1. Never changes the data.")]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Instead: a Dask cluster, e.g. tcp://host:8786.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Go ahead even when it takes more than an hour.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Check every byte first, and make damaged shards again.")]
@@ -70,6 +73,26 @@ Unseen = Annotated[
     ),
 ]
 Known = Annotated[bool, typer.Option("--no-learned-oracle", help="Do not learn dynamics where no simulator is known.")]
+
+
+def workers_of(workers: int | None, scheduler: str | None) -> int | str:
+    """Who works: so many processes of this machine, or the cluster of a scheduler.
+
+    Raises:
+        ConfigError: When both are asked for, or a scheduler cannot have that address.
+    """
+    if scheduler is None:
+        return 1 if workers is None else workers
+    if workers is not None:
+        raise ConfigError(
+            "either processes of this machine work, or a cluster does",
+            found=f"--workers {workers} and --scheduler {scheduler}",
+            fix="leave one of them out; a cluster has as many workers as were started for it",
+        )
+    from synth_pipeline.scale.cluster import require_address
+
+    require_address(scheduler)
+    return scheduler
 
 
 def suggest(*command: str) -> None:

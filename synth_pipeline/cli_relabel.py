@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from synth_pipeline.cli_options import DryRun, Output, Repair, RunDirectory, Workers, planned_only, suggest
+from synth_pipeline.cli_options import (
+    DryRun,
+    Output,
+    Repair,
+    RunDirectory,
+    Scheduler,
+    Workers,
+    planned_only,
+    suggest,
+    workers_of,
+)
 from synth_pipeline.run_config import open_run
 from synth_pipeline.runs import Run
 from synth_pipeline.tracking import short
@@ -22,7 +32,8 @@ def relabel(
     drop: Annotated[
         bool, typer.Option("--drop-unknown", help="Leave out rows that the simulator cannot label.")
     ] = False,
-    workers: Workers = 1,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     repair: Repair = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -41,5 +52,5 @@ def relabel(
         rows = f"{len(filled_store(run, config)):,} rows of {short(run_directory)}"
         planned_only("relabel", f"{', '.join(labels.columns)} of {rows}, into {short(out)}")
         return
-    relabel(run, config, Run(out), labels, drop=drop, workers=workers, repair=repair)
+    relabel(run, config, Run(out), labels, drop=drop, workers=workers_of(workers, scheduler), repair=repair)
     suggest("validate", str(out))

@@ -61,7 +61,14 @@ def choose_labels(run: Run, config: RunConfig, by: str | None, goal: str | None)
 
 
 def relabel(
-    run: Run, config: RunConfig, out: Run, labels: Labels, *, drop: bool = False, workers: int = 1, repair: bool = False
+    run: Run,
+    config: RunConfig,
+    out: Run,
+    labels: Labels,
+    *,
+    drop: bool = False,
+    workers: int | str = 1,
+    repair: bool = False,
 ) -> Path:
     """Write the rows of a run with other labels into another run; what is there already stays.
 
@@ -71,7 +78,7 @@ def relabel(
         out: The new run directory.
         labels: What is rewritten, and how.
         drop: Leave out rows that cannot be labelled; their number is said.
-        workers: Processes; they change nothing but the time it takes.
+        workers: Processes, or the address of a Dask scheduler; they change nothing but the time it takes.
         repair: Check every byte of the new store, and make damaged shards again.
 
     Returns:
@@ -95,7 +102,7 @@ def relabel(
         _copy_model(trained_model(run, config), out.folder("model") / "generator")
         target = store.create(url, schema, source.plan, identity)
         if repair:
-            repair_shards(target, label="relabel")
+            repair_shards(target, label="relabel", workers=workers)
         if target.finalised:
             say("relabel", f"nothing to do: the rows of {short(run.directory)} with these labels are in {short(url)}")
             return url

@@ -19,13 +19,14 @@ from synth_pipeline.errors import ConfigError
 from synth_pipeline.export.augmented import free_id
 from synth_pipeline.export.stage import write_export, written
 from synth_pipeline.generators import base as generators
-from synth_pipeline.judgement import Against, judge_store
+from synth_pipeline.judgement import Against, judge_store, verify
 from synth_pipeline.run_config import RunConfig, keep_config, require_place, store_url
 from synth_pipeline.runs import Run, clear_partials, require_space, write_bytes
 from synth_pipeline.scale.estimate import confirm_hours, estimate, missing_rows
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
 from synth_pipeline.scale.generation import (
     GenerateShard,
+    ShippedModel,
     aim_of,
     fitted_facts,
     made_from,
@@ -42,7 +43,7 @@ from synth_pipeline.sources.base import hash_prefix, units
 from synth_pipeline.store import Commit, ShardTask
 from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
-from synth_pipeline.utility import evaluate
+from synth_pipeline.utility import evaluate_where_known
 from synth_pipeline.validation.gate import load_suite, require_passed
 from synth_pipeline.validation.judging import CARD, outcome
 from synth_pipeline.validation.picture_files import read_pictures
@@ -53,13 +54,13 @@ from synth_pipeline.validation.scorecard import METRICS
 # --- collect ---------------------------------------------------------------------------------------------------------
 
 
-def collect(dataset_id: str, *, rows: int | None = None, workers: int = 1, repair: bool = False) -> Path:
+def collect(dataset_id: str, *, rows: int | None = None, workers: int | str = 1, repair: bool = False) -> Path:
     """Collect a catalog dataset by running its behaviour policies in the simulator.
 
     Args:
         dataset_id: Catalog id, e.g. `"hopper/medium-replay"`.
         rows: Transitions to collect; None: the recipe's size.
-        workers: Processes.
+        workers: Processes, or the address of a Dask scheduler.
         repair: Check every byte, and make damaged shards again.
 
     Returns:
@@ -68,19 +69,21 @@ def collect(dataset_id: str, *, rows: int | None = None, workers: int = 1, repai
     collection = collecting.collection(dataset_id, rows=rows)
     target = store.create(str(collection.folder), collection.schema, collection.plan, collection.config)
     if repair:
-        repair_shards(target, label="collect")
+        repair_shards(target, label="collect", workers=workers)
     if target.finalised:
         say("collect", f"nothing to do: {len(target):,} rows of {dataset_id} are in {short(collection.folder)}")
         return collection.folder
-    fill(target, partial(_collect_shard, collection), rows=collection.rows, label="collect", workers=workers)
+    fill(
+        target, partial(_collect_shard, collection, target.url), rows=collection.rows, label="collect", workers=workers
+    )
     return collection.folder
 
 
-def _collect_shard(collection: collecting.Collection, task: ShardTask) -> Commit:
+def _collect_shard(collection: collecting.Collection, url: str, task: ShardTask) -> Commit:
     begin = time.perf_counter()
     episodes = collection.collect_shard(task)
     seconds = time.perf_counter() - begin
-    return store.write_shard(str(collection.folder), task, episodes, sidecar={"seconds": seconds})
+    return store.write_shard(url, task, episodes, sidecar={"seconds": seconds})
 
 
 # --- train -----------------------------------------------------------------------------------------------------------
@@ -158,13 +161,13 @@ def _held_out(split: Split | None) -> str:
 # --- generate --------------------------------------------------------------------------------------------------------
 
 
-def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False, repair: bool = False) -> str:
+def generate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False, repair: bool = False) -> str:
     """Fill the store with synthetic transitions: constant memory, any size, the same bytes for any worker count.
 
     Args:
         run: Run directory with a fitted generator.
         config: The run's configuration; more rows than before extend the store, fewer change nothing.
-        workers: Processes.
+        workers: Processes, or the address of a Dask scheduler.
         yes: Go ahead even when it takes more than an hour.
         repair: Check every byte, and make damaged shards again.
 
@@ -190,14 +193,17 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
         keep_config(run, config.replace(generate=kept))
         if repair:
             require_generated(target)
-            repair_shards(target, label="generate")
+            repair_shards(target, label="generate", workers=workers)
         if target.finalised:
             asked = f" ({config.generate.rows:,} were asked for)" if config.generate.rows < plan.num_rows else ""
             say("generate", f"nothing to do: {len(target):,} rows of this generator are in {short(url)}{asked}")
             return url
-        model = str(run.folder("model") / "generator")
+        folder = run.folder("model") / "generator"
+        model = ShippedModel.of(folder) if isinstance(workers, str) else str(folder)
         aim = aim_of(config.generate)
-        make_shard = GenerateShard(model, url, plan.micro_batch, config.generate.max_attempts, aim, rules_of(config))
+        make_shard = GenerateShard(
+            model, target.url, plan.micro_batch, config.generate.max_attempts, aim, rules_of(config)
+        )
         fill(target, make_shard, rows=plan.num_rows, label="generate", workers=workers, note=planned.note)
         return url
 
@@ -205,10 +211,15 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
 # --- validate --------------------------------------------------------------------------------------------------------
 
 
-def validate(run: Run, config: RunConfig) -> Path:
+def validate(run: Run, config: RunConfig, *, workers: int | str = 1) -> Path:
     """Judge the store against the dataset; a failed gate is a verdict here, and an error when exporting.
 
     Every byte of the store is checked, also when it was judged before.
+
+    Args:
+        run: Run directory with a filled store.
+        config: The run's configuration.
+        workers: Processes that read all rows, or the address of a Dask scheduler.
 
     Returns:
         The scorecard (JSON).
@@ -220,7 +231,7 @@ def validate(run: Run, config: RunConfig) -> Path:
     key = content_hash(*made, METRICS)  # more metrics: judge again
     path = run.folder("validation") / CARD
     if (record := run.finished("validation", key)) and is_scorecard(path):
-        target.verify()
+        verify(target, workers)
         say("validate", f"nothing to do: this store was judged by '{suite.name}' before: {record['outcome']}")
         return path
     facts = fitted_facts(run.folder("model") / "generator", config)
@@ -232,7 +243,7 @@ def validate(run: Run, config: RunConfig) -> Path:
         chosen = settings.model_dump(include={"learn_oracle", "expectations", "pictures", "splits"})
         real = source.load()
         against = Against(real, suite, facts.unseen(units(real)), rules, seed=config.seed, **chosen)
-        verdict = judge_store(target, against, run.folder("validation"), spent=spent)
+        verdict = judge_store(target, against, run.folder("validation"), spent=spent, workers=workers)
         run.finish("validation", key, {"outcome": outcome(verdict), "digest": target.digest()})
     return path
 
@@ -342,7 +353,7 @@ def run_all(
     run: Run,
     config: RunConfig,
     *,
-    workers: int = 1,
+    workers: int | str = 1,
     yes: bool = False,
     tracker: str = "jsonl",
     warm_from: Path | None = None,
@@ -353,7 +364,7 @@ def run_all(
     Args:
         run: Run directory.
         config: The run's configuration.
-        workers: Processes.
+        workers: Processes, or the address of a Dask scheduler.
         yes: Go ahead even when generating or evaluating takes more than an hour.
         tracker: `jsonl` or `tensorboard`.
         warm_from: Folder of a generator that is trained on (see `train`).
@@ -371,19 +382,11 @@ def run_all(
     if not keep_model:
         train(run, config, tracker=tracker, warm_from=warm_from)
     generate(run, config, workers=workers, yes=yes)
-    validate(run, config)
+    validate(run, config, workers=workers)
     try:
         export(run, config)
         if config.evaluation.in_run:
-            _evaluate(run, config, workers=workers, yes=yes)
+            evaluate_where_known(run, config, workers=workers, yes=yes)
     finally:  # also what failed the gate is reported
         page = report(run)
     return page
-
-
-def _evaluate(run: Run, config: RunConfig, *, workers: int, yes: bool) -> None:
-    """Agents, where there is an environment that they can act in."""
-    if source_of(config).load().spec.environment is None:
-        say("evaluate", f"left out: the environment of {config.dataset} is not known here, so no agent can act in it")
-        return
-    evaluate(run, config, workers=workers, yes=yes)

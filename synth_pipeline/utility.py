@@ -33,6 +33,7 @@ from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, scale_of, sentence, table
 from synth_pipeline.run_config import RunConfig, store_url
 from synth_pipeline.runs import Run, write_json
+from synth_pipeline.scale import generation
 from synth_pipeline.scale.fill import filled_store
 from synth_pipeline.scale.studies import Bill, Wanted, bill, run_study, tasks_of
 from synth_pipeline.sources import catalog
@@ -75,13 +76,13 @@ def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
     )
 
 
-def evaluate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False) -> Path:
+def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False) -> Path:
     """Train agents on the real rows of a run, and on these mixed with its synthetic ones; write `results.json`.
 
     Args:
         run: Run directory with a filled store.
         config: The run's configuration.
-        workers: Processes of one thread each.
+        workers: Processes of one thread each, or a Dask scheduler.
         yes: Go ahead even when it takes more than an hour.
 
     Raises:
@@ -102,7 +103,15 @@ def evaluate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
     return path
 
 
-def evaluate_alone(config: RunConfig, folder: Path, *, workers: int = 1, yes: bool = False) -> Path:
+def evaluate_where_known(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False) -> None:
+    """`evaluate` as a stage of a run: left out, and said so, where no agent can act in the environment."""
+    if generation.source_of(config).load().spec.environment is None:
+        say("evaluate", f"left out: the environment of {config.dataset} is not known here, so no agent can act in it")
+        return
+    evaluate(run, config, workers=workers, yes=yes)
+
+
+def evaluate_alone(config: RunConfig, folder: Path, *, workers: int | str = 1, yes: bool = False) -> Path:
     """Train agents on a dataset as it is: the plainest baseline; writes `results.json` into a folder."""
     study = study_of(None, config)
     found = measured(study, folder, workers=workers, yes=yes)
@@ -110,7 +119,7 @@ def evaluate_alone(config: RunConfig, folder: Path, *, workers: int = 1, yes: bo
     return folder / RESULTS
 
 
-def measured(study: StudyConfig, folder: Path, *, workers: int, yes: bool) -> dict[str, Any]:
+def measured(study: StudyConfig, folder: Path, *, workers: int | str, yes: bool) -> dict[str, Any]:
     """Run a study and say what came out.
 
     Raises:
@@ -131,7 +140,7 @@ def measured(study: StudyConfig, folder: Path, *, workers: int, yes: bool) -> di
 
 
 def advise(
-    dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, workers: int = 1, yes: bool = False
+    dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, workers: int | str = 1, yes: bool = False
 ) -> Advice:
     """Ask the value probe whether to augment a dataset, with what, and at which ratio; writes `advice.json`.
 
@@ -140,7 +149,7 @@ def advise(
         rows: Size of a collected dataset; None: the recipe's.
         config: What is tried.
         folder: Where rows, states and results lie.
-        workers: Processes of one thread each.
+        workers: Processes of one thread each, or a Dask scheduler.
         yes: Go ahead even when it takes more than an hour.
 
     Raises:
@@ -167,7 +176,7 @@ def advise(
     return advice
 
 
-def planned(study: StudyConfig, folder: Path, *, workers: int, only: Wanted = lambda cell: True) -> str:
+def planned(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted = lambda cell: True) -> str:
     """The bill in words."""
     found: Bill = bill(study, folder, workers=workers, only=only)
     left, every = found.cells

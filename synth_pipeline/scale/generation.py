@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from synth_pipeline import sources, store
+from synth_pipeline.config import content_hash
 from synth_pipeline.data.containers import Integers, Transitions, concatenate
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import CheckpointError, ConfigError, StoreError, TaskError
 from synth_pipeline.generators import base as generators
 from synth_pipeline.generators.relevance import NOWHERE, Aim
 from synth_pipeline.run_config import LABELS, GenerateSettings, RunConfig, store_url
-from synth_pipeline.runs import Run, file_hash, read_json
+from synth_pipeline.runs import Run, file_hash, read_json, write_bytes
 from synth_pipeline.seeding import Stage, integer_seed, stream
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources.base import Source
@@ -293,11 +295,31 @@ def measured_rate(generator: generators.Generator, micro_batch: int) -> float:
 
 
 @dataclass(frozen=True)
+class ShippedModel:
+    """A fitted generator by its bytes: it goes with the tasks, once to every worker of a cluster.
+
+    Attributes:
+        digest: Hash of the files, by which it is recognised.
+        files: Relative path -> bytes.
+    """
+
+    digest: str
+    files: Mapping[str, bytes] = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, folder: Path) -> ShippedModel:
+        """The fitted generator in a folder."""
+        paths = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        digest = content_hash({name: file_hash(path) for name, path in paths.items()})
+        return cls(digest, {name: path.read_bytes() for name, path in paths.items()})
+
+
+@dataclass(frozen=True)
 class GenerateShard:
     """Makes one shard of synthetic transitions: attempts until it is full or the limit is reached.
 
     Attributes:
-        model: Folder of the fitted generator.
+        model: Folder of the fitted generator, or what is in it, for workers that do not see it.
         url: The store.
         micro_batch: Rows per sampling call.
         max_attempts: Limit for generators that reject rows.
@@ -305,7 +327,7 @@ class GenerateShard:
         rules: Rows are moved into their limits, and rejected where they still break one.
     """
 
-    model: str
+    model: str | ShippedModel
     url: str
     micro_batch: int
     max_attempts: int
@@ -349,5 +371,10 @@ class GenerateShard:
 
 
 @lru_cache(maxsize=2)
-def _loaded(model: str) -> generators.Generator:
-    return generators.load(Path(model))[0]
+def _loaded(model: str | ShippedModel) -> generators.Generator:
+    if isinstance(model, str):
+        return generators.load(Path(model))[0]
+    with TemporaryDirectory() as folder:
+        for name, data in model.files.items():
+            write_bytes(Path(folder) / name, data)
+        return generators.load(Path(folder))[0]

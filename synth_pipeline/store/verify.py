@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from synth_pipeline.errors import StoreError
@@ -61,14 +61,19 @@ def _problem(folder: Folder, key: str, size: int, checksum: str) -> str | None:
     return None if hashlib.sha256(data).hexdigest() == checksum else "does not match its checksum"
 
 
-def require_sound(folder: Folder, identity: Identity, commits: Mapping[int, Commit]) -> None:
-    """Check every byte.
+def require_sound(
+    folder: Folder,
+    identity: Identity,
+    commits: Mapping[int, Commit],
+    damaged: Callable[[], Mapping[int, list[str]]],
+) -> None:
+    """Check every byte; `damaged` finds what `damaged_shards` finds, once it is known that all shards are there.
 
     Raises:
         StoreError: Naming the missing or damaged shards and files, and how to mend them.
     """
     require_complete(folder, identity, commits)
-    problems = damaged_shards(folder, identity, commits)
+    problems = damaged()
     if problems:
         shards = list(problems)
         raise StoreError(

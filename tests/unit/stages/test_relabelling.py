@@ -158,7 +158,7 @@ def test_places_that_cannot_become_the_new_run_are_left_alone(runs):
 
 
 def test_labels_come_from_one_place(runs):
-    run = runs[0]
+    run, config = open_run(runs[0].directory)
     for given, found in (((None, None), "neither"), ((BY, "1,2"), "both")):
         with pytest.raises(ConfigError, match="either from --with or from --goal") as caught:
             choose_labels(run, config, *given)
