@@ -137,8 +137,7 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl", warm_from: Pat
             "key": key,
             "spec": dataset.spec.plain(),
             "held_out_episodes": parts.split.held_out.tolist() if parts.split else None,
-            "units": units(dataset),
-            "history": hash_prefix(dataset, units(dataset)),
+            **{"units": units(dataset), "history": hash_prefix(dataset, units(dataset))},
             "warm_from": None if warm_from is None else fitted_facts(warm_from, config).key,
             "seconds": seconds,
         }

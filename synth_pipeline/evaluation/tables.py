@@ -20,6 +20,7 @@ from synth_pipeline.evaluation.statistics import (
     probability_of_improvement,
 )
 from synth_pipeline.evaluation.study import Cell, StudyConfig
+from synth_pipeline.tracking import counted
 
 BASELINE = "real"
 Results = Mapping[Cell, Mapping[str, Any]]
@@ -127,7 +128,8 @@ def sentence(rows: list[dict[str, Any]]) -> str:
     judged = [row for row in mixed if row["difference"]["verdict"] is not None]
     if not judged:
         fewest = min(row["difference"]["pairs"] for row in mixed)
-        return f"Too few runs to tell ({fewest} pairs; 5 are the least): points are shown, no verdict is given."
+        there = counted(fewest, "pair")
+        return f"Too few runs to tell ({there}; 5 are the least): points are shown, no verdict is given."
     parts = []
     for verdict in ("better", "worse", "undecided"):
         named = [f"{row['agent']} with {row['arm']}" for row in judged if row["difference"]["verdict"] == verdict]

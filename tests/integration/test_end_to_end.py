@@ -23,7 +23,7 @@ from synth_pipeline.runs import read_json
 DATASET = "toy-linear-gaussian/random"
 NAME = "toy-linear-gaussian/random-synther-v0"
 FLAT = "toy-linear-gaussian-random-synther-v0"
-STAGES = ("collect", "train", "generate", "validate", "export", "report")
+STAGES = ("collect", "train", "generate", "validate", "export", "evaluate", "report")
 VOLATILE = ("environment.json", "sidecar.json", "metrics.jsonl", "state.json", "scorecard.json")
 DATED = ("main_data.hdf5", f"{FLAT}.hdf5", "report.html")  # no promise of equal bytes: HDF5; seconds are told
 IMPOSSIBLE = """
@@ -59,6 +59,8 @@ def test_every_stage_leaves_its_files(smoke):
         f"export/{FLAT}.hdf5",
         f"export/{FLAT}.md",
         "export/stage.json",
+        "evaluation/results.json",
+        "evaluation/stage.json",
         "report.html",
     )
     missing = [name for name in expected if not (smoke.run / name).is_file()]
@@ -136,7 +138,7 @@ class Page(HTMLParser):
 def test_the_report_says_the_verdict_and_what_was_not_checked(smoke):
     page = Page((smoke.run / "report.html").read_text(encoding="utf-8"))
     assert re.search(r"Passed all \d+ rules of the suite 'smoke'", page.words)
-    assert "Utility was not measured" in page.words
+    assert "Too few runs to tell" in page.words
     assert store.open(smoke.run / "store").digest() in page.words
     assert all(load.startswith("data:image/svg+xml;base64,") for load in page.loads)
     assert len(page.loads) >= 4
@@ -288,6 +290,7 @@ def test_more_rows_extend_the_store_and_keep_its_bytes(copied, shell):
     assert "Nothing was exported from this state" in (copied.run / "report.html").read_text()
     assert "random-synther-v1" in shell("export", "runs/smoke").out
     assert export_before.items() <= contents(copied.run / "export" / "minari").items()  # the first export stays
+    assert shell("evaluate", "runs/smoke").code == 0  # agents learnt from another state of the rows
     again = shell("run", "smoke")  # the preset asks for fewer rows than there are: nothing is lost
     assert again.out.count("nothing to do") == len(STAGES)
     assert len(store.open(copied.run / "store")) == 20_000

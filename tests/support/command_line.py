@@ -12,7 +12,9 @@ import pytest
 
 SYNTHPIPE = str(Path(sys.executable).with_name("synthpipe"))
 SMALL = ("--set", "collect.rows=600", "--set", "generate.rows=500", "--set", "export.one_step=20")
-CONTROL = ("run", "smoke", "--set", "generator.kind=copula", "--set", "validation.pictures=false")
+CONTROL = ("run", "smoke")
+for setting in ("generator.kind=copula", "validation.pictures=false", "evaluation.in_run=false"):
+    CONTROL += ("--set", setting)
 ERROR = re.compile(
     r"^(?P<kind>[A-Za-z]+Error): (?P<what>.+(?:\n(?!  (?:found|accepted|fix) ).+)*)(?P<rest>(?:\n  .+)+)$"
 )
