@@ -1,0 +1,175 @@
+"""Twenty smoke runs in which something dies at a random moment: `chaos.twenty_runs`.
+
+    python benchmarks/chaos.py [--runs 20]
+
+In turns it is the process of the command itself, one of its workers, the process of the Prefect flow, or the
+server that the flow talks to, killed with -9 at a moment drawn from the length of an unbroken run. Then the same command
+is typed again (with a new server, where that was killed), until it ends. The store of every run must have the digest of
+the unbroken one, and nothing half-written may be left. Value: runs that did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from evidence import record
+
+from synth_pipeline import store
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = [str(Path(sys.executable).parent / "synthpipe"), "run", "smoke", "-o", "run", "--workers", "2"]
+FLOW = [sys.executable, str(ROOT / "flows" / "augment.py"), "smoke", "-o", "run", "--workers", "2"]
+VICTIMS = ("command", "worker", "flow", "server")
+TRIES = 3  # the same command, after the death
+
+
+def started(command: list[str], folder: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """A process in a session of its own, so that nothing else is hit by what is meant for it."""
+    with (folder / "said.log").open("ab") as said:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "SYNTHPIPE_DATA": str(folder / "data"), **environment},
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+
+
+def children(pid: int) -> list[int]:
+    """All descendants of a process."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(child) for child in task.read_text().split()]
+    return found + [below for child in found for below in children(child)]
+
+
+def kill(process: subprocess.Popen[bytes], victim: str, rng: random.Random) -> str:
+    """Kill -9 and say what was hit."""
+    if victim == "worker" and (workers := children(process.pid)):
+        os.kill(rng.choice(workers), signal.SIGKILL)
+        return "a worker"
+    process.kill()
+    return "the whole process"
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A Prefect server on the loopback, with a database of its own."""
+    prefect = str(Path(sys.executable).parent / "prefect")
+    home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    command = [prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services"]
+    process = started(command, folder, **home)
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """The process and everything it started."""
+    if process.poll() is None:
+        for pid in [*children(process.pid), process.pid]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+    process.wait()
+
+
+def broken(folder: Path, victim: str, after: float, rng: random.Random, port: int) -> dict[str, Any]:
+    """One run with a death in it: what was hit, and how often the command had to be typed."""
+    flow = victim in ("flow", "server")
+    command, told = (FLOW, {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}) if flow else (COMMAND, {})
+    hit = "nothing: it had ended"
+    for attempt in range(1, TRIES + 2):
+        with server(folder, port) if flow else _nothing() as serving:
+            if serving is not None:
+                ready(port)
+            process = started(command, folder, **told)
+            begin = time.monotonic()
+            while attempt == 1 and process.poll() is None and time.monotonic() - begin < after:
+                time.sleep(0.05)
+            if attempt == 1 and process.poll() is None:
+                if victim == "server" and serving is not None:
+                    stop(serving)
+                    hit = "the server"
+                else:
+                    hit = kill(process, victim, rng)
+            code = process.wait(timeout=600)
+        if code == 0:
+            return {"victim": victim, "after": round(after, 2), "hit": hit, "typed": attempt}
+    return {"victim": victim, "after": round(after, 2), "hit": hit, "typed": None, "code": code}
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
+
+
+def ready(port: int) -> None:
+    """Wait until the server answers."""
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2):
+                return
+        except (URLError, OSError):
+            time.sleep(0.3)
+    raise TimeoutError("the server did not start")
+
+
+def main() -> None:
+    """An unbroken run for its digest and its length, then the broken ones."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20)
+    runs, rng, began = parser.parse_args().runs, random.Random(0), time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as place:
+        whole = Path(place) / "whole"
+        whole.mkdir()
+        if started(COMMAND, whole).wait() != 0:
+            raise SystemExit((whole / "said.log").read_text())
+        length, digest = time.perf_counter() - began, store.open(whole / "run" / "store").digest()
+        table = []
+        for number in range(runs):
+            folder = Path(place) / str(number)
+            folder.mkdir()
+            row = broken(folder, VICTIMS[number % len(VICTIMS)], rng.uniform(0.5, length), rng, 4300 + number)
+            target = folder / "run" / "store"
+            row["one digest"] = store.exists(target) and store.open(target).digest() == digest
+            row["left over"] = [str(p.relative_to(folder)) for p in (folder / "run").rglob("*.partial")]
+            table.append(row)
+            print(row, flush=True)
+            if row["typed"] and row["one digest"] and not row["left over"]:
+                shutil.rmtree(folder)
+            else:
+                print((folder / "said.log").read_text()[-2000:], flush=True)
+    good = sum(bool(row["typed"] and row["one digest"] and not row["left over"]) for row in table)
+    details = {"runs": table, "digest": digest, "an unbroken run takes": round(length, 1)}
+    record(
+        "chaos.twenty_runs",
+        good,
+        bar=f"== {runs}",
+        unit=f"of {runs} runs that finished after the same command, with one digest and nothing left over",
+        seconds=time.perf_counter() - began,
+        details=details,
+    )
+
+
+if __name__ == "__main__":
+    main()
