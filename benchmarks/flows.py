@@ -19,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +59,7 @@ def main() -> None:
             worker = [PREFECT, "worker", "start", "--pool", "synthpipe"]
             with _running(worker, environment, folder / "worker.log"):
                 completed = _wait_for(lambda: _completed(api), TIMEOUT_S)
-            said = [_said(api, run) for run in completed]
+                said = [_wait_for(partial(_said, api, run), 60) for run in completed]
     scheduled = sum(run["auto_scheduled"] and run["created_by"]["type"] == "SCHEDULE" for run in completed)
     second = said[1].count("nothing to do") if len(said) > 1 else 0
     holds = scheduled if second and "nothing to do" not in said[0] else 0
@@ -99,10 +100,11 @@ def _completed(api: str) -> list[dict[str, Any]] | None:
     return found if len(found) >= WANTED else None
 
 
-def _said(api: str, run: dict[str, Any]) -> str:
-    """The log of a run."""
+def _said(api: str, run: dict[str, Any]) -> str | None:
+    """The whole log of a run; None while its last line is on its way."""
     wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}, "level": {"ge_": LEVEL_INFO}}, "sort": "TIMESTAMP_ASC"}
-    return "\n".join(line["message"] for line in _ask(api, "/logs/filter", wanted))
+    lines = [line["message"] for line in _ask(api, "/logs/filter", wanted)]
+    return "\n".join(lines) if lines and "Finished in state" in "".join(lines[-2:]) else None
 
 
 def _ask(api: str, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -129,7 +131,7 @@ def _prefect(arguments: list[str], environment: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    """A program that runs beside this one, and is stopped with its children as Ctrl-C would stop it."""
+    """A program that runs beside this one, and is stopped with its children in the end."""
     with log.open("w") as file:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
@@ -137,7 +139,7 @@ def _running(command: list[str], environment: dict[str, str], log: Path) -> Iter
         try:
             yield
         finally:
-            for number, patience in ((signal.SIGINT, 30), (signal.SIGKILL, 10)):
+            for number, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, 10)):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
