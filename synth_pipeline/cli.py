@@ -21,24 +21,29 @@ for _name, _value in TELEMETRY.items():
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from synth_pipeline import __version__, cli_compare, cli_evaluate, cli_judge  # noqa: E402
+from synth_pipeline import __version__, cli_augment, cli_compare, cli_evaluate, cli_judge, cli_relabel  # noqa: E402
 from synth_pipeline.cli_options import (  # noqa: E402
     DryRun,
     Output,
     Repair,
     RunDirectory,
+    Scheduler,
     Settings,
     Track,
     Workers,
     Yes,
+    dataset_ids,
+    generator_names,
     planned_only,
+    preset_names,
     suggest,
+    workers_of,
 )
 from synth_pipeline.config import override  # noqa: E402
 from synth_pipeline.errors import ConfigError, SynthPipelineError, typable, unknown_name  # noqa: E402
-from synth_pipeline.run_config import CONFIG, RunConfig, load_run_config, open_run  # noqa: E402
+from synth_pipeline.run_config import CONFIG, RunConfig, load_run_config, open_run, store_url  # noqa: E402
 from synth_pipeline.runs import Run  # noqa: E402
-from synth_pipeline.tracking import console, duration, human, require_backend, say, short  # noqa: E402
+from synth_pipeline.tracking import console, counted, duration, human, require_backend, say, short  # noqa: E402
 
 UsageError: Any = typer.BadParameter.__base__  # typer brings a click of its own, or uses the installed one
 
@@ -60,12 +65,18 @@ class _Verbs(TyperGroup):
             raise typer.Exit(130) from None
 
 
-app = typer.Typer(cls=_Verbs, name="synthpipe", rich_markup_mode="rich", pretty_exceptions_enable=False)
+EPILOG = """
+Exit codes: 0 fine, 1 other errors, 2 wrong use, 3 source, 4 store, 5 machine, 6 checkpoint, 7 gate, 8 export, 9 task,
+130 interrupted. The same command again goes on, or says that there is nothing to do.
+
+Completion of verbs, options, datasets, presets, generators and agents: synthpipe --install-completion, and a new shell.
+"""
+app = typer.Typer(cls=_Verbs, name="synthpipe", rich_markup_mode="rich", pretty_exceptions_enable=False, epilog=EPILOG)
 
 
 @app.command()
 def doctor() -> None:
-    """Check this machine: Python, every dependency against its range, torch, memory, disk, folders, telemetry.
+    """Check this machine: versions against their ranges, torch, GPU, physics, memory, disk, folders, Prefect, Dask.
 
     A line each with ok, warn or fail; exit code 5 when one failed.
     """
@@ -97,9 +108,13 @@ def datasets() -> None:
 
 @app.command()
 def collect(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Catalog id, e.g. hopper/medium-replay.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(metavar="DATASET", help="Catalog id, e.g. hopper/medium-replay.", autocompletion=dataset_ids),
+    ],
     rows: Annotated[int | None, typer.Option(min=1, help="Transitions; default: the recipe's size.")] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     repair: Repair = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -107,22 +122,34 @@ def collect(
     from synth_pipeline import stages
     from synth_pipeline.sources.collect import collection
 
+    chosen = workers_of(workers, scheduler)
     if dry_run:
         plan = collection(dataset, rows=rows)
         size = plan.rows * plan.schema.row_bytes
         planned_only("collect", f"{plan.rows:,} rows of {dataset}, {size / 1e6:,.1f} MB, into {short(plan.folder)}")
         return
-    stages.collect(dataset, rows=rows, workers=workers, repair=repair)
+    stages.collect(dataset, rows=rows, workers=chosen, repair=repair)
     sized = ["--rows", str(rows)] if rows else []
     suggest("train", dataset, *sized, "-g", "smote", "-o", "runs/first")
 
 
 @app.command()
 def train(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Catalog id, Minari id, or HDF5 or npz file.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="Catalog id, Minari id, or HDF5 or npz file.", autocompletion=dataset_ids
+        ),
+    ],
     out: Output,
     generator: Annotated[
-        str | None, typer.Option("-g", "--generator", help="Generator, e.g. smote, copula, vae; default: smote.")
+        str | None,
+        typer.Option(
+            "-g",
+            "--generator",
+            help="Generator, e.g. smote, copula, vae; default: smote.",
+            autocompletion=generator_names,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the whole run; default: 0.")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Size of a collected dataset; default: the recipe's.")] = None,
@@ -145,7 +172,7 @@ def train(
     require_backend(track)
     if dry_run:
         method = f"{config.generator['kind']} on {dataset}, seed {config.seed}"
-        planned_only("train", f"{method}, {config.held_out:.0%} of the episodes held out, into {short(out / 'model')}")
+        planned_only("train", f"{method}, {config.held_out_in_words} held out, into {short(out / 'model')}")
         return
     stages.train(run, config, tracker=track)
     suggest("generate", str(out), "-n", str(config.generate.rows))
@@ -158,7 +185,8 @@ def generate(
     where: Annotated[
         str | None, typer.Option(metavar="RELEVANCE", help="Aim half of the rows, e.g. at near_terminal or rarity.")
     ] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     settings: Settings = None,
     repair: Repair = False,
     dry_run: DryRun = False,
@@ -172,19 +200,22 @@ def generate(
     changes = [*(settings or []), *([f"generate.rows={rows}"] if rows else [])]
     changes += [f"generate.where={where}"] if where else []
     run, config = open_run(run_directory, changes)
+    chosen = workers_of(workers, scheduler)
     if dry_run:
-        planned, url = plan_run(run, config), str(run.folder("store"))
-        left = estimate(planned, url, workers=workers)
+        planned, url = plan_run(run, config), store_url(run, config)
+        left = estimate(planned, url, workers=chosen)
         size, there = left.rows * planned.schema.row_bytes, planned.plan.num_rows - left.rows
         beside = f" ({there:,} are there)" if there else ""
         planned_only("generate", f"{left.rows:,} rows{beside}, {size / 1e6:,.1f} MB, into {short(url)}")
         if left.rows:
             say("", f"about {human(left.rate)} rows/s a worker, {duration(left.seconds)} in all")
         return
-    stages.generate(run, config, workers=workers, yes=yes, repair=repair)
+    stages.generate(run, config, workers=chosen, yes=yes, repair=repair)
     suggest("validate", str(run_directory))
 
 
+app.command()(cli_relabel.relabel)
+app.command()(cli_augment.augment)
 app.command()(cli_judge.validate)
 app.command()(cli_judge.audit)
 app.command()(cli_compare.compare)
@@ -210,7 +241,7 @@ def export(
     changes += [f"export.one_step={one_step}"] if one_step is not None else []
     run, config = open_run(run_directory, changes)
     if dry_run:
-        target, real = filled_store(run), len(source_of(config).load())
+        target, real = filled_store(run, config), len(source_of(config).load())
         size = (real + len(target)) * target.schema.row_bytes / 1e6
         what = f"{real:,} real rows and {len(target):,} synthetic ones, {size:,.1f} MB"
         planned_only("export", f"{what}, as Minari and flat HDF5 into {short(run.folder('export'))}")
@@ -232,21 +263,26 @@ def report(run_directory: RunDirectory) -> None:
 @app.command()
 def run(
     preset: Annotated[
-        str, typer.Argument(metavar="PRESET_OR_YAML", help="default, smoke, or a YAML file.")
+        str,
+        typer.Argument(metavar="PRESET_OR_YAML", help="default, smoke, or a YAML file.", autocompletion=preset_names),
     ] = "default",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="RUN", help="Run directory; default: runs/PRESET.")
     ] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     settings: Settings = None,
     track: Track = "jsonl",
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Everything: collect, train, generate, validate, export, report. Again: resumes, or says nothing to do."""
+    """Everything: collect, train, generate, validate, export, report, and agents where the preset says so.
+
+    Again: it goes on where it was, or says nothing to do.
+    """
     from synth_pipeline import stages
 
-    config = load_run_config(preset, settings or [])
+    config, chosen = load_run_config(preset, settings or []), workers_of(workers, scheduler)
     require_backend(track)
     folder = Path(preset).parent
     own = folder if Path(preset).name == CONFIG and (folder / "environment.json").exists() else None  # a run's own YAML
@@ -256,7 +292,7 @@ def run(
         _plan_whole(config)
         planned_only("report", f"into {directory}")
         return
-    page = stages.run_all(Run(directory), config, workers=workers, yes=yes, tracker=track)
+    page = stages.run_all(Run(directory), config, workers=chosen, yes=yes, tracker=track)
     say("next", f"open {shlex.quote(short(page))} in a browser, or make more rows:")
     more = ["synthpipe", "generate", str(directory), "-n", str(4 * config.generate.rows)]
     say("", typable(shlex.join(more)))
@@ -291,10 +327,13 @@ def _plan_whole(config: RunConfig) -> None:
         spec = source_of(config).load().spec
     generator, suite, rows = build(config.generator), load_suite(config.validation.suite), config.generate.rows
     settings = ", ".join(f"{name} {value}" for name, value in generator.config.plain().items())
-    say("train", f"{generator.kind} ({settings}), {config.held_out:.0%} of the episodes held out")
+    say("train", f"{generator.kind} ({settings}), {config.held_out_in_words} held out")
     say("generate", f"{rows:,} rows, {rows * generated_schema(spec, generator).row_bytes / 1e6:,.1f} MB")
     say("validate", f"{len(suite.rules)} rules of '{suite.name}'")
     say("export", f"Minari (real episodes and {min(config.export.one_step, rows):,} samples) and flat HDF5 (all rows)")
+    if config.evaluation.in_run:
+        who, pairs = ", ".join(config.evaluation.agents), counted(config.evaluation.seeds, "seed")
+        say("evaluate", f"{who}, with and without these rows, {pairs}")
 
 
 def _usage(error: Any) -> ConfigError:
@@ -310,7 +349,7 @@ def _usage(error: Any) -> ConfigError:
 def main() -> None:
     """Entry point: user errors in the one form without a traceback, Ctrl-C as 130."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="synthpipe", standalone_mode=False))
     except UsageError as error:
         _fail(_usage(error))
     except SynthPipelineError as error:

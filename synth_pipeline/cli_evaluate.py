@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from synth_pipeline.cli_options import DryRun, Settings, Workers, Yes, planned_only, suggest
+from synth_pipeline.cli_options import (
+    DryRun,
+    Scheduler,
+    Settings,
+    Workers,
+    Yes,
+    agent_names,
+    dataset_ids,
+    planned_only,
+    suggest,
+    workers_of,
+)
 from synth_pipeline.config import override
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.run_config import RunConfig, open_run
@@ -18,11 +29,17 @@ from synth_pipeline.tracking import say, short
 def evaluate(
     run_directory: Annotated[Path | None, typer.Argument(metavar="RUN", help="Run with a filled store.")] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="DATASET", help="Instead of a run: agents on this dataset alone.")
+        str | None,
+        typer.Option(
+            metavar="DATASET", help="Instead of a run: agents on this dataset alone.", autocompletion=dataset_ids
+        ),
     ] = None,
-    agents: Annotated[str | None, typer.Option(help="Names with commas, e.g. iql,td3_bc.")] = None,
+    agents: Annotated[
+        str | None, typer.Option(help="Names with commas, e.g. iql,td3_bc.", autocompletion=agent_names)
+    ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Folder (with --dataset).")] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     settings: Settings = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -49,23 +66,27 @@ def evaluate(
     if agents is not None:
         named = {name: config.evaluation.agents.get(name, {}) for name in agents.split(",")}
         config = config.replace(evaluation=config.evaluation.replace(agents=named))
+    chosen = workers_of(workers, scheduler)
     if dry_run:
-        planned_only("evaluate", utility.planned(utility.study_of(run, config), folder, workers=workers))
+        planned_only("evaluate", utility.planned(utility.study_of(run, config), folder, workers=chosen))
     elif run is None:
-        say("evaluate", short(utility.evaluate_alone(config, folder, workers=workers, yes=yes)))
+        say("evaluate", short(utility.evaluate_alone(config, folder, workers=chosen, yes=yes)))
     else:
-        utility.evaluate(run, config, workers=workers, yes=yes)
+        utility.evaluate(run, config, workers=chosen, yes=yes)
         stages.report(run)
         suggest("report", str(run_directory))
 
 
 def advise(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Catalog id, Minari id, or file.")],
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Catalog id, Minari id, or file.", autocompletion=dataset_ids)
+    ],
     rows: Annotated[int | None, typer.Option(min=1, help="Size of a collected dataset; default: the recipe's.")] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Default: runs/advise-DATASET.")
     ] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     settings: Settings = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -80,11 +101,12 @@ def advise(
 
     config = AdviceConfig.parse(override({}, settings or []), where="advice")
     folder = out or utility.default_folder(dataset, "advise")
+    chosen = workers_of(workers, scheduler)
     if dry_run:
         training = len(split_dataset(sources.resolve(dataset, rows=rows).load()).train)
         study = trials(dataset, rows, training, config)
         wanted = partial(tried, study)
-        planned_only("advise", utility.planned(study, folder, workers=workers, only=wanted))
+        planned_only("advise", utility.planned(study, folder, workers=chosen, only=wanted))
         return
-    utility.advise(dataset, rows, config, folder, workers=workers, yes=yes)
+    utility.advise(dataset, rows, config, folder, workers=chosen, yes=yes)
     say("advise", short(folder / utility.ADVICE))

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from synth_pipeline.cli_options import DryRun, Known, Real, RulesFile, SuiteName, Unseen, planned_only, suggest
+from synth_pipeline.cli_options import (
+    DryRun,
+    Known,
+    Real,
+    RulesFile,
+    Scheduler,
+    SuiteName,
+    Unseen,
+    Workers,
+    planned_only,
+    suggest,
+    workers_of,
+)
 from synth_pipeline.config import read_yaml
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.run_config import CONFIG, open_run
@@ -25,6 +37,8 @@ def validate(
     rules: RulesFile = None,
     unseen: Unseen = None,
     known_only: Known = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     dry_run: DryRun = False,
 ) -> None:
     """Judge the store against the real data; exit code 7 when a rule fails."""
@@ -33,6 +47,7 @@ def validate(
     from synth_pipeline.scale.fill import filled_store
     from synth_pipeline.validation.gate import load_suite, require_rules
 
+    chosen = workers_of(workers, scheduler)
     if real is not None:
         url = f"{target}/store" if (Path(target) / CONFIG).is_file() else target
         opened, asked = store.open(url), load_suite(suite or "default")
@@ -41,7 +56,7 @@ def validate(
             _plan_judging("validate", asked, len(opened), target)
             return
         judged = _Judged(url, real, suite, rules, unseen, known_only)
-        judged.write(Path(f"{name}-validation"), opened)
+        judged.write(Path(f"{name}-validation"), opened, chosen)
         return
     _require_real(target)
     changes = [f"validation.suite={suite}"] if suite else []
@@ -50,9 +65,9 @@ def validate(
     if rules is not None:
         config = config.replace(rules=read_yaml(rules))
     if dry_run:
-        _plan_judging("validate", load_suite(config.validation.suite), len(filled_store(run)), target)
+        _plan_judging("validate", load_suite(config.validation.suite), len(filled_store(run, config)), target)
         return
-    card = stages.validate(run, config)
+    card = stages.validate(run, config, workers=chosen)
     stages.report(run)
     anyway = shlex.join(["synthpipe", "export", target, "--allow-failed"])
     require_rules(read_json(card), target, fix=f"improve the generator, or export it all the same: {anyway}")
@@ -91,7 +106,7 @@ class _Judged(NamedTuple):
     unseen: str | None
     known_only: bool
 
-    def write(self, folder: Path, opened: Store | None = None) -> None:
+    def write(self, folder: Path, opened: Store | None = None, workers: int | str = 1) -> None:
         """Judge, write the page, and fail when a rule failed; a store is streamed, a file is read whole."""
         from synth_pipeline import sources
         from synth_pipeline.judgement import Against, judge_file, judge_store, with_unseen, write_page
@@ -108,7 +123,7 @@ class _Judged(NamedTuple):
         if opened is None:
             judge_file(self.what, against, folder)
         else:
-            judge_store(opened, against, folder)
+            judge_store(opened, against, folder, workers=workers)
         again = shlex.join(["synthpipe", "audit", self.what, "--real", self.real])
         page = write_page(folder, f"Audit of {self.what}", fix=again)
         require_rules(read_json(folder / CARD), self.what, fix=f"see {short(page)}")

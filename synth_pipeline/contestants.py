@@ -214,7 +214,7 @@ def _is_store(what: str) -> bool:
 
 
 def _of_run(name: str, what: str, opened: OpenRun) -> Contestant:
-    target, evaluated = filled_store(opened.run), opened.run.record("evaluation")
+    target, evaluated = filled_store(opened.run, opened.config), opened.run.record("evaluation")
     current = evaluated.get("digest") == target.digest()  # else it was with other rows than these
     generation = sum(note.get("seconds", 0.0) for note in target.sidecars().values())
     return Contestant(

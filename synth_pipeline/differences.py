@@ -15,7 +15,7 @@ from typing import Any
 
 from synth_pipeline import store
 from synth_pipeline.export.stage import BEGUN
-from synth_pipeline.run_config import RunConfig, open_run
+from synth_pipeline.run_config import LABELS, RunConfig, open_run, store_url
 from synth_pipeline.runs import Run, read_object
 from synth_pipeline.scale.generation import FittedFacts, fitted_facts
 from synth_pipeline.store import Store
@@ -115,7 +115,7 @@ def _pair(a: Any, b: Any) -> Pair:
 def side(directory: Path) -> Side:
     """Read what a run has written down (see `difference`)."""
     run, config = open_run(directory)
-    model, url = run.folder("model") / "generator", run.folder("store")
+    model, url = run.folder("model") / "generator", store_url(run, config)
     facts = fitted_facts(model, config) if model.exists() else None
     target = store.open(url) if store.exists(url) else None
     digest = target.digest() if target is not None and target.complete else None
@@ -161,7 +161,8 @@ def _versions(run: Run) -> dict[str, Any] | None:
 
 def _store(target: Store, digest: str | None) -> dict[str, Any]:
     weights = {"weights": target.config["model"]} if "model" in target.config else {}  # the rest stands in the config
-    return {"digest": digest, "rows": len(target), **weights, **flat({"plan": target.plan.plain()})}
+    labels = {LABELS: ", then ".join(step["by"] for step in target.config.get(LABELS, ())) or None}
+    return {"digest": digest, "rows": len(target), **weights, **labels, **flat({"plan": target.plan.plain()})}
 
 
 def _utility(record: Plain) -> dict[str, Any]:

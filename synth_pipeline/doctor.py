@@ -10,11 +10,11 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
+from synth_pipeline import doctor_services as services
+from synth_pipeline.doctor_services import Check
 from synth_pipeline.errors import ResourceError
 from synth_pipeline.tracking import counted, say, short
 
@@ -24,21 +24,6 @@ FEW_GB = 4.0  # memory or disk below which the default preset may not fit
 MISSING = "is not installed"
 # Telemetry of our dependencies: switch -> the value that turns it off.
 TELEMETRY = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "GX_ANALYTICS_ENABLED": "false"}
-
-
-@dataclass(frozen=True)
-class Check:
-    """What one look found.
-
-    Attributes:
-        label: What was looked at.
-        state: Whether it is as it should be; `fail` means that something will not work.
-        text: What was found, and what to type where something is missing.
-    """
-
-    label: str
-    state: Literal["ok", "warn", "fail"]
-    text: str
 
 
 def examine() -> None:
@@ -69,9 +54,12 @@ def checks() -> Iterator[Check]:
     else:
         yield _python(about["Requires-Python"])
         yield from _dependencies(metadata.requires(PACKAGE) or [], about.get_all("Provides-Extra") or [])
-    yield _torch()
+    yield from _torch()
+    yield services.simulator()
     yield from _machine()
     yield from _folders()
+    yield services.prefect()
+    yield services.dask()
     yield from _telemetry()
 
 
@@ -115,19 +103,21 @@ def _problem(name: str, specifier: str) -> str | None:
     return None if fits else f"{name} {found} is out of range"
 
 
-def _torch() -> Check:
+def _torch() -> Iterator[Check]:
     try:
         import torch
 
         from synth_pipeline.diffusion.device import native_bfloat16, pick_device
     except ImportError as error:
-        return Check("torch", "fail", f"cannot be imported: {error}")
+        yield Check("torch", "fail", f"cannot be imported: {error}")
+        return
     device = pick_device("auto")
     name = (
         torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {counted(torch.get_num_threads(), 'thread')}"
     )
     precision = "bfloat16 is native" if native_bfloat16(device) else "bfloat16 is not native, float32 is used"
-    return Check("torch", "ok", f"{name}; {precision}")
+    yield Check("torch", "ok", f"{name}; {precision}")
+    yield services.gpu()
 
 
 def _machine() -> Iterator[Check]:

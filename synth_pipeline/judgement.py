@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from synth_pipeline.dynamics.twofold import learned_truth
 from synth_pipeline.errors import SourceError
 from synth_pipeline.generators import base as generators
 from synth_pipeline.runs import write_bytes
+from synth_pipeline.scale.reading import by_shards, damaged_shards
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.store import Store
 from synth_pipeline.tracking import FitProgress, say, short
@@ -83,7 +85,9 @@ class Against:
         return Reference(real, fields, compared, truth, self.held_out, self.rules, splits=self.splits)
 
 
-def judge_store(target: Store, against: Against, folder: Path, *, spent: Mapping[str, float] | None = None) -> Verdict:
+def judge_store(
+    target: Store, against: Against, folder: Path, *, spent: Mapping[str, float] | None = None, workers: int | str = 1
+) -> Verdict:
     """Check every byte of a store, judge its rows, and write what was found into a folder.
 
     Args:
@@ -91,20 +95,30 @@ def judge_store(target: Store, against: Against, folder: Path, *, spent: Mapping
         against: What it is held against.
         folder: Where to.
         spent: Seconds that the rows have cost, by what for.
+        workers: Processes that read all rows, or a Dask scheduler; they change nothing but the time.
     """
-    target.verify()
-    return _judge(store_table(target, spent), against, target.schema.columns, folder)
+    verify(target, workers)
+    return _judge(store_table(target, spent, workers=workers), against, target.schema.columns, folder)
 
 
-def store_table(target: Store, spent: Mapping[str, float] | None = None) -> Table:
-    """A store as a table to judge; its rows are streamed.
+def verify(target: Store, workers: int | str = 1) -> None:
+    """Check every byte of a store, on processes or a Dask cluster.
+
+    Raises:
+        StoreError: Naming the missing or damaged shards and how to mend them.
+    """
+    target.verify(partial(damaged_shards, workers=workers))
+
+
+def store_table(target: Store, spent: Mapping[str, float] | None = None, *, workers: int | str = 1) -> Table:
+    """A store as a table to judge; its rows are streamed, shard by shard.
 
     Raises:
         StoreError: When shards are missing.
     """
     about = {"path": target.url, "digest": target.digest(), "rows": len(target), **UNKNOWN, **target.config}
     episodes = _some_episodes(target) if target.schema.kind == "trajectories" else None
-    return Table(target, about, episodes, spent or {})
+    return Table(by_shards(target, workers), about, episodes, spent or {})
 
 
 def judge_file(name: str, against: Against, folder: Path) -> Verdict:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field as Setting
 
 from synth_pipeline import resources
 from synth_pipeline.config import Config, dump_yaml, override, read_yaml
 from synth_pipeline.errors import ConfigError, unknown_name
-from synth_pipeline.runs import Run, write_bytes
+from synth_pipeline.runs import Run, read_json, write_bytes
 
 CONFIG = "config.yaml"
+Share = Annotated[float, Setting(gt=0, lt=1)]
+LABELS = "relabelled"  # key of a store's configuration: what was rewritten in the rows of another store, step by step
+RELABELLED = f"{LABELS}.json"  # in the run of such a store
 
 
 class CollectSettings(Config):
@@ -30,6 +33,7 @@ class GenerateSettings(Config):
     rows_per_shard: int | None = Setting(
         None, ge=16_384, le=262_144, multiple_of=16_384, description="rows a task; none: about a minute's work"
     )
+    store: str | None = Setting(None, description="where the rows go, e.g. s3://bucket/prefix; none: into the run")
     micro_batch: int = Setting(16_384, ge=1, description="rows per sampling call; part of the data's identity")
     max_attempts: int = Setting(8, ge=1, description="tries to fill a shard when the generator rejects rows")
     where: str | None = Setting(None, description="relevance that rows are aimed at, e.g. near_terminal; none: nowhere")
@@ -60,6 +64,7 @@ class ExportSettings(Config):
 class EvaluationSettings(Config):
     """Whose learning tells what the rows are worth."""
 
+    in_run: bool = Setting(False, description="also as a stage of `synthpipe run`, not only of `synthpipe evaluate`")
     agents: dict[str, dict[str, Any]] = Setting({"td3_bc": {}, "iql": {}}, min_length=1, description="name -> settings")
     gradient_steps: int | None = Setting(50_000, ge=1, description="of every agent; none: as its paper has it")
     seeds: int = Setting(5, ge=1, description="trainings of each agent on each arm, in pairs")
@@ -72,12 +77,20 @@ class EvaluationSettings(Config):
     spacing: float = Setting(0.02, gt=0, le=1, description="steps between them, as a share of the training")
 
 
+class AugmentSettings(Config):
+    """What `synthpipe augment` does when its source has grown."""
+
+    share: float = Setting(0.25, gt=0, le=1, description="gradient steps of a warm start, as a share of a whole fit")
+
+
 class RunConfig(Config):
     """Everything a run is made from; equal configurations make equal data."""
 
     dataset: str = Setting(description="catalog id, Minari id, or path of an HDF5 or npz file")
     seed: int = Setting(0, ge=0, description="seed of every random draw")
-    held_out: float = Setting(0.1, gt=0, lt=1, description="share of episodes that no generator sees")
+    held_out: Share | tuple[int, ...] = Setting(
+        0.1, description="share of episodes that no generator sees, or their ids"
+    )
     collect: CollectSettings = Setting(CollectSettings(), description="size of a collected dataset")
     generator: dict[str, Any] = Setting({"kind": "smote"}, description="kind, and the settings of that generator")
     rules: dict[str, Any] = Setting({}, description="rules of your own: rows are moved into them, rejected, and judged")
@@ -85,6 +98,13 @@ class RunConfig(Config):
     validation: ValidationSettings = Setting(ValidationSettings(), description="the gate")
     export: ExportSettings = Setting(ExportSettings(), description="what is written for others")
     evaluation: EvaluationSettings = Setting(EvaluationSettings(), description="agents that learn from it")
+    augment: AugmentSettings = Setting(AugmentSettings(), description="what happens when the source has grown")
+
+    @property
+    def held_out_in_words(self) -> str:
+        """For people: `10% of the episodes`, `70 episodes`."""
+        share = self.held_out
+        return f"{len(share):,} episodes" if isinstance(share, tuple) else f"{share:.0%} of the episodes"
 
 
 def presets() -> list[str]:
@@ -138,6 +158,11 @@ def open_run(directory: Path, settings: Iterable[str] = ()) -> tuple[Run, RunCon
     return Run(directory), load_run_config(str(directory / CONFIG), settings)
 
 
+def store_url(run: Run, config: RunConfig) -> str:
+    """Where the generated rows of a run are: its own folder, or the address that the configuration names."""
+    return config.generate.store or str(run.folder("store"))
+
+
 def require_place(run: Run) -> None:
     """Fail before work begins when the directory of a run is something else.
 
@@ -180,3 +205,16 @@ def keep_config(run: Run, config: RunConfig) -> None:
     path, data = run.directory / CONFIG, dump_yaml(config.model_dump(mode="json")).encode()
     if not path.exists() or path.read_bytes() != data:
         write_bytes(path, data)
+
+
+class Lineage(Config):
+    """Where the rows of a relabelled run come from, for commands that a person types; their identity holds hashes."""
+
+    parent: str = Setting(description="run directory, absolute")
+    options: tuple[str, ...] = Setting(description="options of `synthpipe relabel`")
+
+
+def lineage_of(directory: Path) -> Lineage | None:
+    """Of a relabelled run; None for any other."""
+    path = directory / RELABELLED
+    return Lineage.parse(read_json(path), where=str(path)) if path.is_file() else None

@@ -1,6 +1,6 @@
 """The stages of the pipeline: paths in, paths out, no orchestrator.
 
-`collect -> train -> generate -> validate -> export -> report`. Each stage reads what the one before wrote,
+`collect -> train -> generate -> validate -> export -> evaluate -> report`. Each stage reads what the one before wrote,
 writes its own folder of the run, and when called again with the same inputs says `nothing to do` and why.
 Whoever writes holds the run's lock; who finds nothing to do needs none. Workers change nothing but the time it takes.
 """
@@ -12,8 +12,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from synth_pipeline import store
 from synth_pipeline.config import content_hash
 from synth_pipeline.data.split import Split, split_dataset
@@ -21,26 +19,31 @@ from synth_pipeline.errors import ConfigError
 from synth_pipeline.export.augmented import free_id
 from synth_pipeline.export.stage import write_export, written
 from synth_pipeline.generators import base as generators
-from synth_pipeline.judgement import Against, judge_store
-from synth_pipeline.run_config import RunConfig, keep_config, require_place
+from synth_pipeline.judgement import Against, judge_store, verify
+from synth_pipeline.run_config import RunConfig, keep_config, require_place, store_url
 from synth_pipeline.runs import Run, clear_partials, require_space, write_bytes
 from synth_pipeline.scale.estimate import confirm_hours, estimate, missing_rows
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
 from synth_pipeline.scale.generation import (
     GenerateShard,
+    ShippedModel,
     aim_of,
     fitted_facts,
     made_from,
     plan_run,
+    require_generated,
     require_model,
     rules_of,
     source_of,
+    update_seed,
 )
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources import collect as collecting
+from synth_pipeline.sources.base import hash_prefix, units
 from synth_pipeline.store import Commit, ShardTask
 from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
+from synth_pipeline.utility import evaluate_where_known
 from synth_pipeline.validation.gate import load_suite, require_passed
 from synth_pipeline.validation.judging import CARD, outcome
 from synth_pipeline.validation.picture_files import read_pictures
@@ -51,13 +54,13 @@ from synth_pipeline.validation.scorecard import METRICS
 # --- collect ---------------------------------------------------------------------------------------------------------
 
 
-def collect(dataset_id: str, *, rows: int | None = None, workers: int = 1, repair: bool = False) -> Path:
+def collect(dataset_id: str, *, rows: int | None = None, workers: int | str = 1, repair: bool = False) -> Path:
     """Collect a catalog dataset by running its behaviour policies in the simulator.
 
     Args:
         dataset_id: Catalog id, e.g. `"hopper/medium-replay"`.
         rows: Transitions to collect; None: the recipe's size.
-        workers: Processes.
+        workers: Processes, or the address of a Dask scheduler.
         repair: Check every byte, and make damaged shards again.
 
     Returns:
@@ -66,31 +69,34 @@ def collect(dataset_id: str, *, rows: int | None = None, workers: int = 1, repai
     collection = collecting.collection(dataset_id, rows=rows)
     target = store.create(str(collection.folder), collection.schema, collection.plan, collection.config)
     if repair:
-        repair_shards(target, label="collect")
+        repair_shards(target, label="collect", workers=workers)
     if target.finalised:
         say("collect", f"nothing to do: {len(target):,} rows of {dataset_id} are in {short(collection.folder)}")
         return collection.folder
-    fill(target, partial(_collect_shard, collection), rows=collection.rows, label="collect", workers=workers)
+    fill(
+        target, partial(_collect_shard, collection, target.url), rows=collection.rows, label="collect", workers=workers
+    )
     return collection.folder
 
 
-def _collect_shard(collection: collecting.Collection, task: ShardTask) -> Commit:
+def _collect_shard(collection: collecting.Collection, url: str, task: ShardTask) -> Commit:
     begin = time.perf_counter()
     episodes = collection.collect_shard(task)
     seconds = time.perf_counter() - begin
-    return store.write_shard(str(collection.folder), task, episodes, sidecar={"seconds": seconds})
+    return store.write_shard(url, task, episodes, sidecar={"seconds": seconds})
 
 
 # --- train -----------------------------------------------------------------------------------------------------------
 
 
-def train(run: Run, config: RunConfig, *, tracker: str = "jsonl") -> Path:
+def train(run: Run, config: RunConfig, *, tracker: str = "jsonl", warm_from: Path | None = None) -> Path:
     """Fit the generator on the training episodes of the dataset.
 
     Args:
         run: Run directory.
         config: The run's configuration.
         tracker: `jsonl` or `tensorboard`.
+        warm_from: Folder of a generator that is trained on, with equal settings and fewer steps (`augment.share`).
 
     Returns:
         The folder of the fitted generator.
@@ -99,26 +105,31 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl") -> Path:
         ConfigError: When the run holds a generator that was fitted on other data or with other settings.
         BusyError: When another process is working on the run.
     """
-    source, generator = source_of(config), generators.build(config.generator)
+    source, kind = source_of(config), generators.build(config.generator).kind
     fingerprint, settings = source.fingerprint(), made_from(config)
     key = content_hash(fingerprint, settings)
     folder = run.folder("model") / "generator"
     if folder.exists():
         require_model(folder, config, key)
-        say("train", f"nothing to do: {generator.kind} is fitted on this data with these settings")
+        say("train", f"nothing to do: {kind} is fitted on this data with these settings")
         return folder
     dataset = source.load()
-    parts = split_dataset(dataset, fraction=config.held_out, seed=config.seed)
+    parts = split_dataset(dataset, held_out=config.held_out, seed=config.seed)
     require_place(run)
     with working(run):
         if folder.exists():  # by another process, between the look above and the lock
-            return train(run, config, tracker=tracker)
+            return train(run, config, tracker=tracker, warm_from=warm_from)
         start(run, config)
-        say("train", f"{generator.kind} on {len(parts.train):,} rows of {config.dataset} {_held_out(parts.split)}")
+        say("train", f"{kind} on {len(parts.train):,} rows of {config.dataset} {_held_out(parts.split)}")
         begin = time.perf_counter()
         checkpoint = run.folder("model") / "training.safetensors"
         with tracking(run.folder("model"), tracker) as metrics, FitProgress(metrics) as progress:
-            generator.fit(parts.train, seed=config.seed, report=progress, checkpoint=checkpoint)
+            if warm_from is None:
+                generator = generators.build(config.generator)
+                generator.fit(parts.train, seed=config.seed, report=progress, checkpoint=checkpoint)
+            else:
+                new, share = update_seed(config, fingerprint), config.augment.share
+                generator = generators.updated(warm_from, parts.train, seed=new, share=share, report=progress)
         seconds = time.perf_counter() - begin
         extra = {
             "made_from": settings,
@@ -126,6 +137,9 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl") -> Path:
             "key": key,
             "spec": dataset.spec.plain(),
             "held_out_episodes": parts.split.held_out.tolist() if parts.split else None,
+            "units": units(dataset),
+            "history": hash_prefix(dataset, units(dataset)),
+            "warm_from": None if warm_from is None else fitted_facts(warm_from, config).key,
             "seconds": seconds,
         }
         clear_partials(folder)
@@ -147,18 +161,18 @@ def _held_out(split: Split | None) -> str:
 # --- generate --------------------------------------------------------------------------------------------------------
 
 
-def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False, repair: bool = False) -> Path:
+def generate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False, repair: bool = False) -> str:
     """Fill the store with synthetic transitions: constant memory, any size, the same bytes for any worker count.
 
     Args:
         run: Run directory with a fitted generator.
         config: The run's configuration; more rows than before extend the store, fewer change nothing.
-        workers: Processes.
+        workers: Processes, or the address of a Dask scheduler.
         yes: Go ahead even when it takes more than an hour.
         repair: Check every byte, and make damaged shards again.
 
     Returns:
-        The store's folder.
+        Where the store is: a folder, or an `s3://` address.
 
     Raises:
         CheckpointError: When nothing was trained.
@@ -167,59 +181,69 @@ def generate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
         TaskError: When a generator rejects so many rows that a shard stays empty.
     """
     planned = plan_run(run, config)
-    url, plan = str(run.folder("store")), planned.plan
+    url, plan = store_url(run, config), planned.plan
     if missing := missing_rows(plan, url):  # refused before the store is made, or is planned to be larger
         if not yes:
             confirm_hours(estimate(planned, url, workers=workers))
-        require_space(run.folder("store"), missing * planned.schema.row_bytes)
+        if "://" not in url:
+            require_space(Path(url), missing * planned.schema.row_bytes)
     with working(run):
         target = store.create(url, planned.schema, plan, planned.identity)
         kept = config.generate.replace(rows=plan.num_rows, rows_per_shard=plan.rows_per_shard)
         keep_config(run, config.replace(generate=kept))
         if repair:
-            repair_shards(target, label="generate")
+            require_generated(target)
+            repair_shards(target, label="generate", workers=workers)
         if target.finalised:
             asked = f" ({config.generate.rows:,} were asked for)" if config.generate.rows < plan.num_rows else ""
             say("generate", f"nothing to do: {len(target):,} rows of this generator are in {short(url)}{asked}")
-            return run.folder("store")
-        model = str(run.folder("model") / "generator")
+            return url
+        folder = run.folder("model") / "generator"
+        model = ShippedModel.of(folder) if isinstance(workers, str) else str(folder)
         aim = aim_of(config.generate)
-        make_shard = GenerateShard(model, url, plan.micro_batch, config.generate.max_attempts, aim, rules_of(config))
+        make_shard = GenerateShard(
+            model, target.url, plan.micro_batch, config.generate.max_attempts, aim, rules_of(config)
+        )
         fill(target, make_shard, rows=plan.num_rows, label="generate", workers=workers, note=planned.note)
-        return run.folder("store")
+        return url
 
 
 # --- validate --------------------------------------------------------------------------------------------------------
 
 
-def validate(run: Run, config: RunConfig) -> Path:
+def validate(run: Run, config: RunConfig, *, workers: int | str = 1) -> Path:
     """Judge the store against the dataset; a failed gate is a verdict here, and an error when exporting.
 
     Every byte of the store is checked, also when it was judged before.
 
+    Args:
+        run: Run directory with a filled store.
+        config: The run's configuration.
+        workers: Processes that read all rows, or the address of a Dask scheduler.
+
     Returns:
         The scorecard (JSON).
     """
-    target = filled_store(run)
+    target = filled_store(run, config)
     source, settings = source_of(config), config.validation
     suite, rules = load_suite(settings.suite), rules_of(config)
     made = (target.digest(), source.fingerprint(), suite, rules, settings, config.seed)
     key = content_hash(*made, METRICS)  # more metrics: judge again
     path = run.folder("validation") / CARD
     if (record := run.finished("validation", key)) and is_scorecard(path):
-        target.verify()
+        verify(target, workers)
         say("validate", f"nothing to do: this store was judged by '{suite.name}' before: {record['outcome']}")
         return path
     facts = fitted_facts(run.folder("model") / "generator", config)
-    held_out = None if facts.held_out_episodes is None else np.array(facts.held_out_episodes, np.int64)
     spent = {
         "training": facts.seconds,
         "generation, all workers": sum(note.get("seconds", 0.0) for note in target.sidecars().values()),
     }
     with working(run):
         chosen = settings.model_dump(include={"learn_oracle", "expectations", "pictures", "splits"})
-        against = Against(source.load(), suite, held_out, rules, seed=config.seed, **chosen)
-        verdict = judge_store(target, against, run.folder("validation"), spent=spent)
+        real = source.load()
+        against = Against(real, suite, facts.unseen(units(real)), rules, seed=config.seed, **chosen)
+        verdict = judge_store(target, against, run.folder("validation"), spent=spent, workers=workers)
         run.finish("validation", key, {"outcome": outcome(verdict), "digest": target.digest()})
     return path
 
@@ -242,7 +266,7 @@ def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
         GateError: When the store failed the gate, or was not validated as it is now.
         BusyError: When another process is working on the run.
     """
-    target = filled_store(run)
+    target = filled_store(run, config)
     path = run.folder("validation") / CARD
     card = require_passed(path, target.digest(), str(run.directory), allow_failed=allow_failed)
     source = source_of(config)
@@ -325,8 +349,26 @@ def check(run: Run, config: RunConfig) -> None:
         require_model(model, config)
 
 
-def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False, tracker: str = "jsonl") -> Path:
-    """Every stage in order; what is finished is skipped, what failed the gate is reported and not exported.
+def run_all(
+    run: Run,
+    config: RunConfig,
+    *,
+    workers: int | str = 1,
+    yes: bool = False,
+    tracker: str = "jsonl",
+    warm_from: Path | None = None,
+    keep_model: bool = False,
+) -> Path:
+    """Every stage in order; what is finished is skipped, what failed the gate is reported and goes no further.
+
+    Args:
+        run: Run directory.
+        config: The run's configuration.
+        workers: Processes, or the address of a Dask scheduler.
+        yes: Go ahead even when generating or evaluating takes more than an hour.
+        tracker: `jsonl` or `tensorboard`.
+        warm_from: Folder of a generator that is trained on (see `train`).
+        keep_model: Train nothing: the data have grown since the run's generator was fitted.
 
     Returns:
         The report.
@@ -337,11 +379,14 @@ def run_all(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False,
     check(run, config)
     if config.dataset in catalog.entries():
         collect(config.dataset, rows=config.collect.rows, workers=workers)
-    train(run, config, tracker=tracker)
+    if not keep_model:
+        train(run, config, tracker=tracker, warm_from=warm_from)
     generate(run, config, workers=workers, yes=yes)
-    validate(run, config)
+    validate(run, config, workers=workers)
     try:
         export(run, config)
+        if config.evaluation.in_run:
+            evaluate_where_known(run, config, workers=workers, yes=yes)
     finally:  # also what failed the gate is reported
         page = report(run)
     return page

@@ -31,8 +31,9 @@ from synth_pipeline.evaluation.cells import source_of
 from synth_pipeline.evaluation.statistics import paired_difference
 from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, scale_of, sentence, table
-from synth_pipeline.run_config import RunConfig
+from synth_pipeline.run_config import RunConfig, store_url
 from synth_pipeline.runs import Run, write_json
+from synth_pipeline.scale import generation
 from synth_pipeline.scale.fill import filled_store
 from synth_pipeline.scale.studies import Bill, Wanted, bill, run_study, tasks_of
 from synth_pipeline.sources import catalog
@@ -56,9 +57,9 @@ def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
             raise unknown_name("agent", kind, AGENTS.names())
     arms: dict[str, Any] = {"real": {}}
     if run is not None:
-        target = filled_store(run)
+        target = filled_store(run, config)
         mixing = {"rows": min(settings.rows, len(target)), "share": settings.share, "use_in": settings.use_in}
-        arms[MIXED] = {"kind": STORE, "store": str(run.folder("store")), **mixing}
+        arms[MIXED] = {"kind": STORE, "store": store_url(run, config), **mixing}
         arms |= {name: {"kind": name, **mixing} for name in settings.controls}
     steps = {} if settings.gradient_steps is None else {"gradient_steps": settings.gradient_steps}
     return StudyConfig.parse(
@@ -75,13 +76,13 @@ def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
     )
 
 
-def evaluate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False) -> Path:
+def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False) -> Path:
     """Train agents on the real rows of a run, and on these mixed with its synthetic ones; write `results.json`.
 
     Args:
         run: Run directory with a filled store.
         config: The run's configuration.
-        workers: Processes of one thread each.
+        workers: Processes of one thread each, or a Dask scheduler.
         yes: Go ahead even when it takes more than an hour.
 
     Raises:
@@ -89,7 +90,7 @@ def evaluate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
         ConfigError: When the environment of the dataset is not known, or it takes more than an hour.
     """
     study, folder = study_of(run, config), run.folder("evaluation")
-    digest = filled_store(run).digest()
+    digest = filled_store(run, config).digest()
     key = content_hash(digest, [task.key for task in tasks_of(study, folder)])
     path = folder / RESULTS
     if (record := run.finished("evaluation", key)) and path.exists():
@@ -102,7 +103,15 @@ def evaluate(run: Run, config: RunConfig, *, workers: int = 1, yes: bool = False
     return path
 
 
-def evaluate_alone(config: RunConfig, folder: Path, *, workers: int = 1, yes: bool = False) -> Path:
+def evaluate_where_known(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False) -> None:
+    """`evaluate` as a stage of a run: left out, and said so, where no agent can act in the environment."""
+    if generation.source_of(config).load().spec.environment is None:
+        say("evaluate", f"left out: the environment of {config.dataset} is not known here, so no agent can act in it")
+        return
+    evaluate(run, config, workers=workers, yes=yes)
+
+
+def evaluate_alone(config: RunConfig, folder: Path, *, workers: int | str = 1, yes: bool = False) -> Path:
     """Train agents on a dataset as it is: the plainest baseline; writes `results.json` into a folder."""
     study = study_of(None, config)
     found = measured(study, folder, workers=workers, yes=yes)
@@ -110,7 +119,7 @@ def evaluate_alone(config: RunConfig, folder: Path, *, workers: int = 1, yes: bo
     return folder / RESULTS
 
 
-def measured(study: StudyConfig, folder: Path, *, workers: int, yes: bool) -> dict[str, Any]:
+def measured(study: StudyConfig, folder: Path, *, workers: int | str, yes: bool) -> dict[str, Any]:
     """Run a study and say what came out.
 
     Raises:
@@ -131,7 +140,7 @@ def measured(study: StudyConfig, folder: Path, *, workers: int, yes: bool) -> di
 
 
 def advise(
-    dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, workers: int = 1, yes: bool = False
+    dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, workers: int | str = 1, yes: bool = False
 ) -> Advice:
     """Ask the value probe whether to augment a dataset, with what, and at which ratio; writes `advice.json`.
 
@@ -140,7 +149,7 @@ def advise(
         rows: Size of a collected dataset; None: the recipe's.
         config: What is tried.
         folder: Where rows, states and results lie.
-        workers: Processes of one thread each.
+        workers: Processes of one thread each, or a Dask scheduler.
         yes: Go ahead even when it takes more than an hour.
 
     Raises:
@@ -167,7 +176,7 @@ def advise(
     return advice
 
 
-def planned(study: StudyConfig, folder: Path, *, workers: int, only: Wanted = lambda cell: True) -> str:
+def planned(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted = lambda cell: True) -> str:
     """The bill in words."""
     found: Bill = bill(study, folder, workers=workers, only=only)
     left, every = found.cells

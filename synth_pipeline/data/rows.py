@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from synth_pipeline.data.containers import Episodes, Integers, Transitions
 from synth_pipeline.data.spec import DatasetSpec
+
+Answer = TypeVar("Answer")
 
 
 class RowSource(Protocol):
@@ -71,3 +73,34 @@ def chunks(source: RowSource, size: int) -> Iterator[Transitions]:
     """A source in consecutive parts of at most `size` rows."""
     for start in range(0, len(source), size):
         yield source.read(start, min(start + size, len(source)))
+
+
+@dataclass(frozen=True)
+class Parted:
+    """A row source whose parts can be worked on apart, perhaps by other processes.
+
+    Attributes:
+        whole: All of its rows.
+        over: Applies a picklable function to consecutive parts of the rows; its answers, in the order of the parts.
+            How the rows are cut must not depend on who works.
+    """
+
+    whole: RowSource
+    over: Callable[[Callable[[RowSource], Any]], Iterable[Any]]
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """What the columns mean."""
+        return self.whole.spec
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def read(self, start: int, stop: int) -> Transitions:
+        """Rows `start <= i < stop` (the row-source protocol)."""
+        return self.whole.read(start, stop)
+
+
+def over_parts(source: RowSource, function: Callable[[RowSource], Answer]) -> Iterable[Answer]:
+    """A picklable function of every part of a source, in the order of the rows; of the whole, when it is not parted."""
+    return source.over(function) if isinstance(source, Parted) else [function(source)]

@@ -15,6 +15,7 @@ from synth_pipeline.errors import ConfigError
 from synth_pipeline.seeding import Stage, stream
 
 HELD_OUT = 0.1
+HeldOut = float | tuple[int, ...]  # a share of the episodes, or their ids
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,63 @@ class SplitData:
     split: Split | None
 
 
-def split_dataset(dataset: Dataset, *, fraction: float = HELD_OUT, seed: int = 0) -> SplitData:
+def chosen_episodes(num_episodes: int, held_out: tuple[int, ...]) -> Split:
+    """Hold out the episodes with given ids.
+
+    Raises:
+        ConfigError: When there is no such episode, or none is left to train on.
+    """
+    ids = np.unique(np.array(held_out, np.int64))
+    if not len(ids) or len(ids) >= num_episodes or ids[0] < 0 or ids[-1] >= num_episodes:
+        raise ConfigError(
+            "these episodes cannot be held out",
+            found=f"{len(ids)} ids{f' from {ids[0]} to {ids[-1]}' if len(ids) else ''}",
+            accepted=f"some of the ids 0 to {num_episodes - 1}, not all",
+            fix="--set held_out=0.1",
+        )
+    return Split(np.setdiff1d(np.arange(num_episodes), ids), ids)
+
+
+def grown_split(
+    held_out: Integers, before: int, num_episodes: int, *, fraction: float = HELD_OUT, seed: int = 0
+) -> Split:
+    """The split of episodes that were added to: old ones stay on their side, a share of the new ones is held out.
+
+    Args:
+        held_out: Ids that were held out of the first `before` episodes.
+        before: How many episodes there were.
+        num_episodes: How many there are.
+        fraction: Share of the new ones to hold out; one new episode is trained on.
+        seed: Seed of the run.
+    """
+    new = num_episodes - before
+    fresh = split_episodes(new, fraction=fraction, seed=seed).held_out if new > 1 else np.zeros(0, np.int64)
+    ids = np.union1d(held_out, before + fresh)
+    return Split(np.setdiff1d(np.arange(num_episodes), ids), ids)
+
+
+def split_dataset(dataset: Dataset, *, held_out: HeldOut = HELD_OUT, seed: int = 0) -> SplitData:
     """A part to train on and a part held out by episode.
 
     Data without episodes, or with a single one, is not split: every row trains, and novelty is not decidable.
+
+    Args:
+        dataset: What is split.
+        held_out: Share of the episodes, drawn by the seed; or their ids.
+        seed: Seed of the run.
+
+    Raises:
+        ConfigError: When these episodes cannot be held out.
     """
     episodes = dataset.episodes
     if episodes is None or len(episodes) < 2:
         return SplitData(dataset, None, None)
-    split = split_episodes(len(episodes), fraction=fraction, seed=seed)
+    if isinstance(held_out, tuple):
+        split = chosen_episodes(len(episodes), held_out)
+    else:
+        split = split_episodes(len(episodes), fraction=held_out, seed=seed)
     original = np.arange(len(episodes)) if dataset.episode_ids is None else dataset.episode_ids
-    train, held_out = (
+    train, unseen = (
         Dataset(dataset.spec, episodes.take(ids), episode_ids=original[ids]) for ids in (split.train, split.held_out)
     )
-    return SplitData(train, held_out, split)
+    return SplitData(train, unseen, split)

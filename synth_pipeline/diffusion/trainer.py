@@ -37,6 +37,10 @@ class TrainerConfig(Config):
     log_every: int = Setting(100, ge=1, description="steps between log lines")
     checkpoint_seconds: float = Setting(60.0, gt=0, description="time between checkpoints; never changes the result")
 
+    def shortened(self, share: float) -> TrainerConfig:
+        """The same with a share of the gradient steps, at least one."""
+        return self.replace(gradient_steps=max(1, round(share * self.gradient_steps)))
+
 
 class Trainer(Learner):
     """A network, its average, its optimiser and its position in the run.

@@ -124,17 +124,23 @@ class VectorDiffusion:
         """
         self._normalizer: Normalizer = NORMALIZERS.load(self.config.normalizer).fit(x, exempt=exempt)
         self._given = None if given is None else Standard.fit(given)
-        self._train(
-            x, given, dropout, self._network(integer_seed(seed, Stage.TRAIN, address)), seed, report, checkpoint
-        )
+        network = self._network(integer_seed(seed, Stage.TRAIN, address))
+        self._train(x, given, dropout, network, self.config.trainer, seed, report, checkpoint)
 
     def continue_on(
-        self, x: Array, *, seed: int, given: Array | None = None, dropout: float = 0.0, report: Report | None = None
+        self,
+        x: Array,
+        *,
+        seed: int,
+        share: float = 1.0,
+        given: Array | None = None,
+        dropout: float = 0.0,
+        report: Report | None = None,
     ) -> None:
         """Train on from the present weights, in the present units, on rows that have grown or changed (warm start)."""
         network = self._network(0)
         network.load_state_dict(self._model.state_dict())
-        self._train(x, given, dropout, network, seed, report, None)
+        self._train(x, given, dropout, network, self.config.trainer.shortened(share), seed, report, None)
 
     def _train(
         self,
@@ -142,6 +148,7 @@ class VectorDiffusion:
         given: Array | None,
         dropout: float,
         network: nn.Module,
+        trainer_config: TrainerConfig,
         seed: int,
         report: Report | None,
         checkpoint: Path | None,
@@ -150,7 +157,7 @@ class VectorDiffusion:
         if self._given is not None and given is not None:
             rows.append(self._given.encode(given))
         self._channels, self._dropout = rows[0].shape[1], dropout
-        trainer = Trainer(network, self._loss, self.config.trainer, seed=seed, device=self.device)
+        trainer = Trainer(network, self._loss, trainer_config, seed=seed, device=self.device)
         trainer.train(torch.from_numpy(np.concatenate(rows, axis=1)), checkpoint=checkpoint, report=report)
         self._model, self.precision = trainer.average, trainer.precision
 

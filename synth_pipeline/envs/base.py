@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from importlib.metadata import version
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -107,6 +107,23 @@ class Lanes(Protocol):
 
     def step(self, active: Indices, actions: Array) -> Outcome:
         """Step the lanes `active [k]` with `actions [k, a]`; every array of the outcome has k rows."""
+        ...
+
+
+@runtime_checkable
+class GoalConditioned(Protocol):
+    """An environment whose observations hold the goal, and whose reward and end follow from reaching it."""
+
+    def with_goal(self, observations: Array, goal: Sequence[float]) -> Array:
+        """Observations `[n, o]` with another goal in every row.
+
+        Raises:
+            EnvironmentModelError: For a goal that cannot be one.
+        """
+        ...
+
+    def success(self, observations: Floats) -> Bools:
+        """Whether the goal is reached, `[n, o]` -> `[n]`; then the reward is 1, else 0, and the episode ends."""
         ...
 
 

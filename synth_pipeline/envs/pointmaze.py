@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +29,7 @@ from synth_pipeline.envs.base import (
     box,
 )
 from synth_pipeline.envs.simulator import Simulator, SimulatorLanes
+from synth_pipeline.errors import EnvironmentModelError
 
 # Its import prints a notice about the Adroit hand environments, which nothing here uses.
 with contextlib.redirect_stderr(io.StringIO()):
@@ -96,6 +98,30 @@ class PointMaze(EnvironmentModel):
         offset = observations[:, :2] - observations[:, 4:]
         reached: Bools = np.sqrt(np.sum(offset * offset, axis=1)) <= GOAL_RADIUS
         return reached
+
+    def with_goal(self, observations: Array, goal: Sequence[float]) -> Array:
+        """Observations `[n, 6]` with the goal `(x, y)`, metres, in every row.
+
+        Raises:
+            EnvironmentModelError: When the goal is not two finite numbers inside a free cell.
+        """
+        place = np.asarray(goal, np.float64)
+        rows, columns = self.walls.shape
+        if place.shape == (2,) and (abs(place) < (columns / 2, rows / 2)).all() and not self._in_wall(place):
+            changed = observations.copy()
+            changed[:, 4:] = place
+            return changed
+        raise EnvironmentModelError(
+            f"{self.spec.name} has no such goal",
+            found=", ".join(f"{number:g}" for number in goal),
+            accepted=f"x,y in a free cell, such as {', '.join(map(self._centre, np.argwhere(~self.walls)[[0, -1]]))}",
+        )
+
+    def _in_wall(self, place: Floats) -> bool:
+        return bool(self.walls[tuple(self.cells(place))])
+
+    def _centre(self, cell: npt.NDArray[np.int64]) -> str:
+        return ",".join(f"{number:g}" for number in self.centres(cell))
 
     def bare(self) -> _Flat:
         """A new environment without wrappers."""

@@ -15,7 +15,6 @@ import numpy as np
 
 from synth_pipeline.agents.replay import columns_of
 from synth_pipeline.data.containers import Transitions
-from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.diffusion.loop import Report
 from synth_pipeline.dynamics.ensemble import Ensemble
@@ -23,7 +22,7 @@ from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import SourceError, unknown_name
 from synth_pipeline.generators.base import build
 from synth_pipeline.seeding import Stage, stream
-from synth_pipeline.validation.truth import Truth
+from synth_pipeline.validation.truth import Truth, simulated, with_flags
 
 TOP = 0.1  # share of the episodes
 
@@ -80,14 +79,7 @@ def relabelled(ground: Ground) -> Transitions:
     """
     if ground.truth.oracle is None:
         raise SourceError("no simulator can label these rows", found="no known oracle", fix="leave this arm out")
-    rows = generated(ground)
-    answer = ground.truth.oracle(rows["observations"], rows["actions"])
-    kept = np.flatnonzero(answer.judged)
-    labelled = rows.take(kept).with_columns(
-        next_observations=ground.truth.bounded(answer.next_observations[kept]).astype(np.float32),
-        rewards=answer.rewards[kept].astype(np.float32),
-    )
-    return _with_terminations(labelled, ground.truth)
+    return columns_of(simulated(generated(ground), ground.truth))
 
 
 def learned(ground: Ground) -> Transitions:
@@ -193,7 +185,4 @@ def _labelled(ground: Ground, rows: Transitions) -> Transitions:
 
 def _with_terminations(rows: Transitions, truth: Truth) -> Transitions:
     """Flags of the known function; without one, those that the rows came with."""
-    if truth.terminated is None:
-        return columns_of(rows)
-    flags: Array = truth.terminated(rows["next_observations"])
-    return columns_of(rows.with_columns(terminations=flags))
+    return columns_of(rows if truth.terminated is None else with_flags(rows, truth.terminated))

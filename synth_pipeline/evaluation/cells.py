@@ -20,7 +20,7 @@ from synth_pipeline.agents.base import Agent, build
 from synth_pipeline.agents.replay import Mixture, columns_of
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.data.split import SplitData, split_dataset
+from synth_pipeline.data.split import HeldOut, SplitData, split_dataset
 from synth_pipeline.diffusion.loop import TrainingDivergedError
 from synth_pipeline.errors import SourceError
 from synth_pipeline.evaluation.arms import Ground, make_rows
@@ -99,8 +99,8 @@ def data_of(study: StudyConfig) -> dict[str, dict[str, str]]:
 
 
 @lru_cache(maxsize=2)
-def _parts(dataset: str, rows: int | None, held_out: float, seed: int) -> SplitData:
-    return split_dataset(sources.resolve(dataset, rows=rows).load(), fraction=held_out, seed=seed)
+def _parts(dataset: str, rows: int | None, held_out: HeldOut, seed: int) -> SplitData:
+    return split_dataset(sources.resolve(dataset, rows=rows).load(), held_out=held_out, seed=seed)
 
 
 def drawn(study: StudyConfig, cell: Cell) -> tuple[Dataset, Dataset | None]:
@@ -196,7 +196,7 @@ def _numbers(task: Task) -> FQEConfig:
 
 @lru_cache(maxsize=2)
 def _truth(
-    dataset: str, rows: int | None, share: float, seed: int, which: Any, states: int, discount: float
+    dataset: str, rows: int | None, share: HeldOut, seed: int, which: Any, states: int, discount: float
 ) -> tuple[Policy, MonteCarlo]:
     """The fixed policy, and its values in held-out states; the same for all arms."""
     unseen = _parts(dataset, rows, share, seed).held_out

@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from synth_pipeline.agents.replay import UseIn
 from synth_pipeline.config import Config, content_hash
-from synth_pipeline.data.split import HELD_OUT
+from synth_pipeline.data.split import HELD_OUT, HeldOut
 from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import unknown_name
 from synth_pipeline.evaluation.arms import ARMS
@@ -53,7 +53,7 @@ class StudyConfig(Config):
 
     dataset: str = Setting(description="catalog id, Minari id, or file")
     rows: int | None = Setting(None, ge=1, description="size of a collected dataset; none: the recipe's")
-    held_out: float = Setting(HELD_OUT, gt=0, lt=1, description="share of the episodes that no arm sees")
+    held_out: HeldOut = Setting(HELD_OUT, description="share of the episodes that no arm sees, or their ids")
     seed: int = Setting(0, ge=0, description="seed of the split, the draws and everything trained")
     sizes: tuple[int | None, ...] = Setting((None,), min_length=1, description="real rows of a draw; none: all")
     draws: int = Setting(1, ge=1, description="subsets of each size")

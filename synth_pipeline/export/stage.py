@@ -9,7 +9,7 @@ from typing import Any
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.export.augmented import default_id, discard, free_id, write_augmented
 from synth_pipeline.export.card import CardFacts
-from synth_pipeline.run_config import ExportSettings
+from synth_pipeline.run_config import LABELS, ExportSettings
 from synth_pipeline.runs import Run
 from synth_pipeline.store import Store
 from synth_pipeline.tracking import duration, say, short
@@ -50,7 +50,9 @@ def write_export(
     folder = run.folder("export")
     if unfinished := run.finished("export", key) or run.finished("export", BEGUN):
         discard(folder, unfinished["minari_id"])
-    wanted = settings.minari_id or default_id(synthetic.spec, synthetic.config["generator"]["kind"])
+    labels = synthetic.config.get(LABELS, ())
+    method = synthetic.config["generator"]["kind"] + (f"-{LABELS}" if labels else "")
+    wanted = settings.minari_id or default_id(synthetic.spec, method)
     dataset_id = free_id(folder, wanted)
     say("export", f"{len(real):,} real rows and {len(synthetic):,} synthetic ones as {dataset_id}")
     begin = time.perf_counter()
@@ -59,8 +61,17 @@ def write_export(
         title=dataset_id,
         spec=synthetic.spec,
         rows={"real rows": len(real), "synthetic rows": len(synthetic)},
-        recipe={"generator": synthetic.config["generator"], "seed": synthetic.plan.seed, **card["provenance"]},
-        parents={real.spec.dataset_id: fingerprint, "store": synthetic.digest()},
+        recipe={
+            "generator": synthetic.config["generator"],
+            **({LABELS: labels} if labels else {}),
+            "seed": synthetic.plan.seed,
+            **card["provenance"],
+        },
+        parents={
+            real.spec.dataset_id: fingerprint,
+            **{f"store before relabelling {number}": step["parent"] for number, step in enumerate(labels, 1)},
+            "store": synthetic.digest(),
+        },
         verdicts=tuple({key: rule[key] for key in CARD_COLUMNS} for rule in card["verdict"]["rules"]),
         allow_failed=allow_failed,
     )

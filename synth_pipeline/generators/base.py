@@ -108,6 +108,40 @@ class Noted(Protocol):
         ...
 
 
+@runtime_checkable
+class Updatable(Protocol):
+    """A generator that can be trained on."""
+
+    def update(self, data: Dataset, *, seed: int, share: float = 1.0, report: Report | None = None) -> None:
+        """Train on from the present weights.
+
+        Args:
+            data: All of it, old and new.
+            seed: Of this update; another one for each.
+            share: Gradient steps, as a share of a whole fit.
+            report: As in `fit`.
+        """
+        ...
+
+
+def updated(directory: Path, data: Dataset, *, seed: int, share: float, report: Report | None = None) -> Generator:
+    """A saved generator, trained on; a method that cannot be is fitted anew, which costs nothing with such methods.
+
+    Args:
+        directory: Where it was saved; it stays as it is.
+        data: All of the data, old and new.
+        seed: Of this update.
+        share: Gradient steps, as a share of a whole fit.
+        report: As in `fit`.
+    """
+    generator = load(directory)[0]
+    if isinstance(generator, Updatable):
+        generator.update(data, seed=seed, share=share, report=report)
+    else:
+        generator.fit(data, seed=seed, report=report)
+    return generator
+
+
 def aimed(generator: Generator, aim: Aim) -> Generator:
     """A generator with its samples aimed, or as it is when the aim is nowhere.
 

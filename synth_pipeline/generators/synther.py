@@ -106,7 +106,7 @@ class SynthER:
         # Flags stay 0 and 1, as published: their spread says nothing about the scale on which they matter.
         self._diffusion.fit(x, seed=seed, exempt=flags, **self._told(), **phases.phase("rows"))
 
-    def update(self, data: Dataset, *, seed: int, report: Report | None = None) -> None:
+    def update(self, data: Dataset, *, seed: int, share: float = 1.0, report: Report | None = None) -> None:
         """Train on from the present weights, on a buffer that has grown (SynthER online, sec. 4.2 of the paper).
 
         What follows from (s, a) is learned anew, which is cheap; the diffusion keeps its weights and units.
@@ -114,14 +114,16 @@ class SynthER:
         Args:
             data: The whole buffer, old rows and new.
             seed: Of this update; another one for each.
+            share: Gradient steps of the diffusion, as a share of a whole fit.
             report: Called now and then with (step, total steps, values).
         """
-        phases = self._phases(report, None)
+        phases = self._phases(report, None, share)
         if self._follows:
             self._fit_what_follows(data, seed, phases)
         x = self._spread(self._pack(data.transitions().columns), stream(seed, Stage.TRAIN, 9))
         self._levels = Levels.of(self.config.condition, data)
-        self._diffusion.continue_on(x, seed=seed, report=phases.phase("rows")["report"], **self._told())
+        report = phases.phase("rows")["report"]
+        self._diffusion.continue_on(x, seed=seed, share=share, report=report, **self._told())
 
     def aimed(self, aim: Aim) -> SynthER:
         """This generator, with samples aimed at the rows of highest relevance.
@@ -250,11 +252,11 @@ class SynthER:
         models = {"next_observations": ("dynamics", self._next), "rewards": ("rewards", self._reward)}
         return {name: model for field, (name, model) in models.items() if field in self._follows}
 
-    def _phases(self, report: Report | None, checkpoint: Path | None) -> Phases:
+    def _phases(self, report: Report | None, checkpoint: Path | None, share: float = 1.0) -> Phases:
         steps: dict[str, int] = {}
         for name, model in self._models().items():
             steps |= model.phases(name)
-        return Phases(steps | {"rows": self.config.trainer.gradient_steps}, report, checkpoint)
+        return Phases(steps | {"rows": self.config.trainer.shortened(share).gradient_steps}, report, checkpoint)
 
     def _told(self) -> dict[str, Any]:
         return {"given": self._levels.values, "dropout": self.config.condition_dropout}

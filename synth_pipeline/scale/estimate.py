@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from synth_pipeline import store
 from synth_pipeline.errors import ConfigError
-from synth_pipeline.machine import cores
 from synth_pipeline.scale.generation import Generation
+from synth_pipeline.scale.tasks import at_once
 from synth_pipeline.store import Commit, Plan, Store
 from synth_pipeline.tracking import human
 
@@ -37,19 +37,19 @@ def missing_rows(plan: Plan, url: str) -> int:
     return sum(_missing(plan, url))
 
 
-def estimate(planned: Generation, url: str, *, workers: int) -> Estimate:
+def estimate(planned: Generation, url: str, *, workers: int | str) -> Estimate:
     """How long the missing rows of a store take.
 
     Args:
         planned: What is to be made.
         url: Where the store is or will be.
-        workers: Processes; more than there are cores make nothing faster.
+        workers: Processes, of which more than there are cores make nothing faster; or a Dask scheduler.
     """
     tasks = _missing(planned.plan, url)
     rate = (_noted_rate(store.open(url)) if store.exists(url) else None) or 1 / (
         1 / max(planned.rate(), 1e-9) + planned.schema.row_bytes / STORE_BYTES_S
     )
-    ends = [0.0] * min(workers, cores())  # of each worker; a shard goes to the first that is free
+    ends = [0.0] * at_once(workers)  # of each worker; a shard goes to the first that is free
     for rows in tasks:
         heapq.heapreplace(ends, ends[0] + rows / rate)
     return Estimate(sum(tasks), rate, START_S + max(ends) if tasks else 0.0)

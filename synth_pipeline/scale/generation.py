@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from synth_pipeline import sources, store
-from synth_pipeline.data.containers import Transitions, concatenate
+from synth_pipeline.config import content_hash
+from synth_pipeline.data.containers import Integers, Transitions, concatenate
 from synth_pipeline.data.spec import DatasetSpec
-from synth_pipeline.errors import CheckpointError, ConfigError, TaskError
+from synth_pipeline.errors import CheckpointError, ConfigError, StoreError, TaskError
 from synth_pipeline.generators import base as generators
 from synth_pipeline.generators.relevance import NOWHERE, Aim
-from synth_pipeline.run_config import GenerateSettings, RunConfig
-from synth_pipeline.runs import Run, file_hash, read_json
-from synth_pipeline.seeding import Stage, stream
+from synth_pipeline.run_config import LABELS, GenerateSettings, RunConfig, store_url
+from synth_pipeline.runs import Run, file_hash, read_json, write_bytes
+from synth_pipeline.seeding import Stage, integer_seed, stream
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources.base import Source
 from synth_pipeline.sources.collect import CollectedSource
-from synth_pipeline.store import Commit, Plan, Schema, ShardTask
+from synth_pipeline.store import Commit, Plan, Schema, ShardTask, Store
 from synth_pipeline.validation.rules import Rules
 
 TYPICAL_WORKERS = 8
@@ -59,8 +62,13 @@ def made_from(config: RunConfig) -> dict[str, Any]:
     """The settings that a fitted generator follows from, as plain values by dotted name."""
     generator = generators.build(config.generator)
     own = {f"generator.{name}": value for name, value in generator.config.plain().items()}
-    given = {"dataset": config.dataset, "seed": config.seed, "held_out": config.held_out}
+    given = config.model_dump(mode="json", include={"dataset", "seed", "held_out"})
     return {**given, "generator.kind": generator.kind, **own}
+
+
+def update_seed(config: RunConfig, fingerprint: str) -> int:
+    """Of an update on data with this fingerprint: another one for other data."""
+    return integer_seed(config.seed, Stage.TRAIN, 11, int(fingerprint[:8], 16))
 
 
 def require_model(model: Path, config: RunConfig, data_key: str | None = None) -> None:
@@ -90,7 +98,19 @@ def require_model(model: Path, config: RunConfig, data_key: str | None = None) -
 
 
 class FittedFacts(BaseModel):
-    """What the train stage noted beside a fitted generator."""
+    """What the train stage noted beside a fitted generator.
+
+    Attributes:
+        made_from: Settings by dotted name.
+        fingerprint: Of the data.
+        key: Hash of both.
+        spec: Of the data, as plain values.
+        held_out_episodes: Ids; None: the data have no episodes.
+        seconds: Of the training.
+        units: How many episodes (rows, where there are none) the data had.
+        history: Hash of these: whether other data begin with them.
+        warm_from: Key of the generator that was trained on; None: it began anew.
+    """
 
     made_from: dict[str, Any]
     fingerprint: str
@@ -98,6 +118,15 @@ class FittedFacts(BaseModel):
     spec: dict[str, Any]
     held_out_episodes: list[int] | None
     seconds: float
+    units: int
+    history: str
+    warm_from: str | None = None
+
+    def unseen(self, units: int) -> Integers | None:
+        """Ids of the episodes that it did not see, of `units` that the data have now; None: not known."""
+        if self.held_out_episodes is None:
+            return None
+        return np.union1d(np.array(self.held_out_episodes, np.int64), np.arange(self.units, units))
 
 
 class _State(BaseModel):
@@ -153,7 +182,7 @@ def plan_run(run: Run, config: RunConfig) -> Generation:
     """
     model = trained_model(run, config)
     require_model(model, config)
-    return plan_generation(model, str(run.folder("store")), config.generate, seed=config.seed, rules=rules_of(config))
+    return plan_generation(model, store_url(run, config), config.generate, seed=config.seed, rules=rules_of(config))
 
 
 def rules_of(config: RunConfig) -> Rules | None:
@@ -208,7 +237,37 @@ def plan_generation(
             fixed |= {"rows_per_second": rate(), "workers": TYPICAL_WORKERS}
         plan = Plan.choose(settings.rows, schema.row_bytes, **fixed)
     calls = f"{generator.calls} network calls a row" if isinstance(generator, generators.Noted) else ""
-    return Generation(schema, plan, identity, rate, calls)
+    planned = Generation(schema, plan, identity, rate, calls)
+    return _with_labels(store.open(url), planned) if store.exists(url) else planned
+
+
+def _with_labels(present: Store, planned: Generation) -> Generation:
+    """The same for a store that was relabelled: it can be told apart from others, and must not grow.
+
+    Raises:
+        StoreError: When there is something to generate.
+    """
+    if not (labels := present.config.get(LABELS)):
+        return planned
+    if planned.plan.num_rows > present.plan.num_rows or not present.complete:
+        require_generated(present)
+    schema = planned.schema.replace(derived=present.schema.derived)
+    return replace(planned, schema=schema, identity={**planned.identity, LABELS: labels})
+
+
+def require_generated(present: Store) -> None:
+    """Fail before rows of the generator are mixed with relabelled ones.
+
+    Raises:
+        StoreError: When the rows of the store were relabelled.
+    """
+    if present.config.get(LABELS):
+        raise StoreError(
+            f"the rows of the store '{present.url}' were relabelled: the generator must not add to them",
+            found=f"{len(present):,} of at most {present.plan.num_rows:,} rows",
+            accepted="a run whose rows are the generator's own",
+            fix=f"{present.maker} --repair   # for more rows: generate there, and relabel into another folder",
+        )
 
 
 def aim_of(settings: GenerateSettings) -> Aim:
@@ -236,11 +295,31 @@ def measured_rate(generator: generators.Generator, micro_batch: int) -> float:
 
 
 @dataclass(frozen=True)
+class ShippedModel:
+    """A fitted generator by its bytes: it goes with the tasks, once to every worker of a cluster.
+
+    Attributes:
+        digest: Hash of the files, by which it is recognised.
+        files: Relative path -> bytes.
+    """
+
+    digest: str
+    files: Mapping[str, bytes] = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, folder: Path) -> ShippedModel:
+        """The fitted generator in a folder."""
+        paths = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        digest = content_hash({name: file_hash(path) for name, path in paths.items()})
+        return cls(digest, {name: path.read_bytes() for name, path in paths.items()})
+
+
+@dataclass(frozen=True)
 class GenerateShard:
     """Makes one shard of synthetic transitions: attempts until it is full or the limit is reached.
 
     Attributes:
-        model: Folder of the fitted generator.
+        model: Folder of the fitted generator, or what is in it, for workers that do not see it.
         url: The store.
         micro_batch: Rows per sampling call.
         max_attempts: Limit for generators that reject rows.
@@ -248,7 +327,7 @@ class GenerateShard:
         rules: Rows are moved into their limits, and rejected where they still break one.
     """
 
-    model: str
+    model: str | ShippedModel
     url: str
     micro_batch: int
     max_attempts: int
@@ -292,5 +371,10 @@ class GenerateShard:
 
 
 @lru_cache(maxsize=2)
-def _loaded(model: str) -> generators.Generator:
-    return generators.load(Path(model))[0]
+def _loaded(model: str | ShippedModel) -> generators.Generator:
+    if isinstance(model, str):
+        return generators.load(Path(model))[0]
+    with TemporaryDirectory() as folder:
+        for name, data in model.files.items():
+            write_bytes(Path(folder) / name, data)
+        return generators.load(Path(folder))[0]

@@ -2,8 +2,9 @@
 
 Results do not depend on the number of workers: a task is a pure function of its argument, and every process
 computes with the same number of threads. A worker that dies (out of memory, kill -9) is replaced; the tasks it
-held are run again, one at a time, up to `MAX_TRIES` times each. Workers never outlive this process, and Ctrl-C is
-heard by this process alone, which stops them at once.
+held are run again, one at a time, up to `MAX_TRIES` times each. Where there are GPUs, every worker sees one of them:
+the first worker the first, and so on, from the start when there are more workers. Workers never outlive this process,
+and Ctrl-C is heard by this process alone, which stops them at once.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -81,7 +82,7 @@ def _count_tries(tries: dict[int, int], suspects: list[int], tasks: Sequence[Any
 def _one_pool(
     function: Callable[[Task], Result], tasks: Sequence[Task], pending: list[int], workers: int, threads: int
 ) -> Iterator[tuple[int, Result]]:
-    with _pinned_threads(threads), _pool(workers, threads, preload=function.__module__) as pool:
+    with pinned_threads(threads), _pool(workers, threads, preload=function.__module__) as pool:
         waiting = iter(pending)
         running: dict[Future[Result], int] = {}
         try:
@@ -116,13 +117,27 @@ def _pool(workers: int, threads: int, *, preload: str) -> ProcessPoolExecutor:
     forks = threads == 1 and "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     context.set_forkserver_preload([preload, *(name for name in _SLOW_TO_IMPORT if name in sys.modules)])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(dict(os.environ), threads))
+    shared = (dict(os.environ), threads, _devices(), context.Value("i", 0))
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=shared)
 
 
-def _begin(environment: dict[str, str], threads: int) -> None:
+def _devices() -> list[str]:
+    """The GPUs that this process sees, as `CUDA_VISIBLE_DEVICES` names them; none where torch is not in use."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _begin(environment: dict[str, str], threads: int, devices: list[str], begun: Any) -> None:
     """A worker has the environment of this process, not of the server, and ends with it, also when it is killed."""
     os.environ.clear()
     os.environ.update(environment)
+    with begun.get_lock():
+        number, begun.value = begun.value, begun.value + 1
+    if devices:  # CUDA begins with the first task, and reads it then
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
     threadpool_limits(threads)  # the server may be older than this pool: somebody else's, with other limits
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -144,11 +159,16 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def _pinned_threads(threads: int) -> Iterator[None]:
+def pinned_threads(threads: int) -> AbstractContextManager[None]:
     """Children inherit the limits before they import any numerical library; this process is left as it was."""
-    before: dict[str, Any] = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    return variables(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+
+
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the length of a block."""
+    before: dict[str, Any] = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:

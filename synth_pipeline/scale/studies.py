@@ -12,9 +12,9 @@ from synth_pipeline.agents.replay import Mixture
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.evaluation.cells import Task, agent_of, data_of, drawn, make_arm, run_cell
 from synth_pipeline.evaluation.study import Cell, StudyConfig, cells
-from synth_pipeline.machine import cores
 from synth_pipeline.runs import read_json
-from synth_pipeline.scale.local import map_tasks
+from synth_pipeline.scale.tasks import at_once, map_tasks
+from synth_pipeline.sources.collect import data_folder
 from synth_pipeline.tracking import Progress, counted, duration, say
 
 HOUR_S = 3600.0
@@ -49,7 +49,7 @@ def missing(tasks: Sequence[Task]) -> list[Task]:
     return [task for task in tasks if not task.result_file.exists()]
 
 
-def bill(study: StudyConfig, folder: Path, *, workers: int, only: Wanted = lambda cell: True) -> Bill:
+def bill(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted = lambda cell: True) -> Bill:
     """What a study still takes; an agent's rate is that of its first steps, here and now."""
     every = tasks_of(study, folder, only)
     left = missing(every)
@@ -61,18 +61,18 @@ def bill(study: StudyConfig, folder: Path, *, workers: int, only: Wanted = lambd
         if task.cell.agent not in took:
             took[task.cell.agent] = _seconds(task)
     seconds = sum(took[task.cell.agent] for task in left)
-    return Bill((len(left), len(every)), arms, seconds / min(workers, cores()))
+    return Bill((len(left), len(every)), arms, seconds / at_once(workers))
 
 
 def run_study(
-    study: StudyConfig, folder: Path, *, workers: int = 1, yes: bool = False, only: Wanted = lambda cell: True
+    study: StudyConfig, folder: Path, *, workers: int | str = 1, yes: bool = False, only: Wanted = lambda cell: True
 ) -> Results:
     """Every cell of a study, from what is there.
 
     Args:
         study: What is compared.
         folder: Where rows, states and results lie; several studies may share it.
-        workers: Processes of one thread each; they change nothing but the time.
+        workers: Processes of one thread each, or a Dask scheduler; they change nothing but the time.
         yes: Go ahead even when it takes more than an hour.
         only: Which cells are wanted.
 
@@ -100,12 +100,13 @@ def _arms(tasks: Sequence[Task]) -> list[Task]:
 
 
 def _run(
-    label: str, function: Callable[[Task], Any], tasks: Sequence[Task], unit: str, *, workers: int, there: int = 0
+    label: str, function: Callable[[Task], Any], tasks: Sequence[Task], unit: str, *, workers: int | str, there: int = 0
 ) -> None:
     if not tasks:
         return
     with Progress(label, len(tasks) + there, unit, start=there) as progress:
-        for task, _ in map_tasks(function, tasks, workers=workers):
+        shared = (Path.cwd(), tasks[0].folder, data_folder())
+        for task, _ in map_tasks(function, tasks, workers=workers, shared=shared):
             progress.advance(1, task.cell.label)
 
 

@@ -73,6 +73,20 @@ def hash_arrays(arrays: Mapping[str, Array]) -> str:
     return total.hexdigest()
 
 
+def units(data: Dataset) -> int:
+    """How many episodes there are, or rows where there are no episodes: in these a dataset grows."""
+    return len(data) if data.episodes is None else len(data.episodes)
+
+
+def hash_prefix(data: Dataset, count: int) -> str:
+    """Hash of the first `count` episodes (rows, where there are none): equal where a dataset has only grown."""
+    if data.episodes is None:
+        return hash_arrays(data.transitions().take(slice(count)).columns)
+    first = data.episodes.take(np.arange(count))
+    ends = {"final_observations": first.final_observations, "starts": first.starts}
+    return hash_arrays({"observations": first.observations, **first.columns, **ends})
+
+
 def file_id(path: Path) -> str:
     """A dataset id from a file's name: letters lose their accents, what ids do not allow becomes '_'."""
     plain = unicodedata.normalize("NFKD", path.stem.translate(LETTERS))

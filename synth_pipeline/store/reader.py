@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,6 +62,11 @@ class Store:
     def config(self) -> Mapping[str, Any]:
         """What made it."""
         return self._identity.config
+
+    @property
+    def maker(self) -> str:
+        """The command that makes its rows, as far as the store and its place tell."""
+        return verify.maker(self._folder, self._identity)
 
     @property
     def spec(self) -> DatasetSpec:
@@ -146,6 +151,15 @@ class Store:
         """Every row, in memory."""
         return self.read(0, len(self), columns)
 
+    def read_shard(self, shard: int) -> Transitions:
+        """The rows of one committed shard, every column.
+
+        Raises:
+            StoreError: When shards are missing or damaged.
+        """
+        start = sum(commit.rows for other, commit in self.commits.items() if other < shard)
+        return self.read(start, start + self.commits[shard].rows)
+
     def iter_episodes(self) -> Iterator[Episodes]:
         """Whole episodes, one shard at a time.
 
@@ -210,18 +224,22 @@ class Store:
         ]
         return content_hash(self.schema, self.plan, dict(self.config), payload)
 
-    def damaged(self) -> dict[int, list[str]]:
-        """Shard -> what is wrong with its files; reads every byte. Give the keys to `drop`."""
-        return verify.damaged_shards(self._folder, self._identity, self.commits)
+    def damaged(self, *shards: int) -> dict[int, list[str]]:
+        """Shard -> what is wrong with its files; reads every byte, of all shards by default. For `drop`."""
+        asked = {shard: self.commits[shard] for shard in shards} if shards else self.commits
+        return verify.damaged_shards(self._folder, self._identity, asked)
 
-    def verify(self) -> None:
+    def verify(self, damaged: Callable[[Store], Mapping[int, list[str]]] = lambda store: store.damaged()) -> None:
         """Check every byte of every file.
+
+        Args:
+            damaged: How the files of shards are checked, e.g. by several processes.
 
         Raises:
             StoreError: Naming the missing or damaged shards and how to mend them.
         """
         self.refresh()
-        verify.require_sound(self._folder, self._identity, self.commits)
+        verify.require_sound(self._folder, self._identity, self.commits, lambda: damaged(self))
 
     def info(self) -> dict[str, Any]:
         """Plain values for a card: what it holds, how large it is, what made it."""

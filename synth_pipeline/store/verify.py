@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from synth_pipeline.errors import StoreError
-from synth_pipeline.run_config import CONFIG
+from synth_pipeline.run_config import CONFIG, lineage_of
 from synth_pipeline.store.commits import Commit
 from synth_pipeline.store.folder import Folder
 from synth_pipeline.store.identity import Identity, altered_metadata, shard_key
@@ -22,8 +22,14 @@ def maker(folder: Folder, identity: Identity | None = None) -> str:
     run = folder.local.parent if folder.local is not None and folder.local.name == "store" else None
     if run is None or not (run / CONFIG).is_file():
         return "synthpipe generate RUN"
+    if (origin := lineage_of(run)) is not None:
+        return shlex.join(["synthpipe", "relabel", _typed(Path(origin.parent)), "-o", _typed(run), *origin.options])
+    return shlex.join(["synthpipe", "generate", _typed(run)])
+
+
+def _typed(run: Path) -> str:
     here = Path.cwd()
-    return shlex.join(["synthpipe", "generate", str(run.relative_to(here) if run.is_relative_to(here) else run)])
+    return str(run.relative_to(here) if run.is_relative_to(here) else run)
 
 
 def mend(folder: Folder, identity: Identity) -> str:
@@ -55,14 +61,19 @@ def _problem(folder: Folder, key: str, size: int, checksum: str) -> str | None:
     return None if hashlib.sha256(data).hexdigest() == checksum else "does not match its checksum"
 
 
-def require_sound(folder: Folder, identity: Identity, commits: Mapping[int, Commit]) -> None:
-    """Check every byte.
+def require_sound(
+    folder: Folder,
+    identity: Identity,
+    commits: Mapping[int, Commit],
+    damaged: Callable[[], Mapping[int, list[str]]],
+) -> None:
+    """Check every byte; `damaged` finds what `damaged_shards` finds, once it is known that all shards are there.
 
     Raises:
         StoreError: Naming the missing or damaged shards and files, and how to mend them.
     """
     require_complete(folder, identity, commits)
-    problems = damaged_shards(folder, identity, commits)
+    problems = damaged()
     if problems:
         shards = list(problems)
         raise StoreError(

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.seeding import Stage, stream
-from synth_pipeline.validation.metric import NUM_SPLITS, Measurement, floor_of, real_halves, subsample
+from synth_pipeline.validation.metric import NUM_SPLITS, Measurement, floor_of, over_cores, real_halves, subsample
 from synth_pipeline.validation.neighbours import ROW, STATE_ACTION
 
 SAMPLE = 10_000
@@ -167,7 +167,6 @@ def network(rows: int, seed: int) -> Any:
 
 def area(real: Floats, synthetic: Floats, *, classifier: Classifier = trees, seed: int = 0) -> float:
     """Area under the ROC curve of a classifier that tells `[n, c]` from `[m, c]`, on unseen halves; at least 0.5."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import roc_auc_score
     from threadpoolctl import threadpool_limits
 
@@ -178,8 +177,7 @@ def area(real: Floats, synthetic: Floats, *, classifier: Classifier = trees, see
     x, label = np.concatenate(sides), np.repeat([0, 1], [len(rows) for rows in sides])
     learned = half == 0
     fitted = classifier(min(map(len, sides)), seed)
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the epochs of a network are few on purpose
+    with threadpool_limits(1):
         fitted.fit(x[learned], label[learned])
         likely = fitted.predict_proba(x[~learned])[:, 1]
     return max(float(roc_auc_score(label[~learned], likely)), 0.5)
@@ -189,10 +187,15 @@ def _measured(
     name: str, pairs: Pairs, told: Callable[[Transitions], Floats], classifier: Classifier, sample: int, seed: int
 ) -> Measurement:
     """The area of the first pair, with a floor from the others."""
-    sides = (map(told, pair) for pair in pairs)
-    areas = (area(a, b, classifier=classifier, seed=seed) if min(len(a), len(b)) >= FEWEST else None for a, b in sides)
-    value = next(areas)
-    floors = [floor for floor in areas if floor is not None] if value is not None else []
+
+    def compared(pair: tuple[Transitions, Transitions]) -> float | None:
+        a, b = map(told, pair)
+        return area(a, b, classifier=classifier, seed=seed) if min(len(a), len(b)) >= FEWEST else None
+
+    with warnings.catch_warnings():  # not thread-safe, hence around all of them
+        warnings.filterwarnings("ignore", "Stochastic Optimizer")  # the epochs of a network are few on purpose
+        value, *others = over_cores(compared, pairs)
+    floors = [floor for floor in others if floor is not None] if value is not None else []
     details: dict[str, Any] = {} if value is not None else {"why": f"fewer than {FEWEST} finite rows on a side"}
     floor = floor_of(floors, "lower") if floors else None
     unit, source = "0.5 = cannot be told apart", SOURCE.format("boosted trees" if classifier is trees else "network")

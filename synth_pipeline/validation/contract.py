@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.fields import Array, Field
-from synth_pipeline.data.rows import RowSource, chunks
+from synth_pipeline.data.rows import RowSource, chunks, over_parts
 from synth_pipeline.validation.metric import Measurement
 
 CHUNK = 65_536
+Counts = dict[str, dict[str, int]]  # check -> column -> offending rows
 
 
 def contract(
@@ -21,7 +23,7 @@ def contract(
     """Count the rows that break the table contract.
 
     Args:
-        rows: Every row of the store is read once, chunk by chunk.
+        rows: Every row of the store is read once, part by part and chunk by chunk.
         fields: What each column must be.
         terminated: The environment's termination function of next observations; None: not checked.
 
@@ -29,21 +31,34 @@ def contract(
         `contract.schema` (columns that are missing or misshapen), `contract.finite`, `contract.bounds` and,
         with a known function, `contract.terminations` (judged on finite rows): numbers of offending rows.
     """
-    counts: dict[str, dict[str, int]] = {"schema": {}, "finite": {}, "bounds": {}, "terminations": {}}
+    counts = _nothing()
     if len(rows) == 0:
         counts["schema"]["(rows)"] = 1
-    for chunk in chunks(rows, CHUNK):
-        _check(chunk, fields, terminated, counts)
+    for part in over_parts(rows, partial(_counted, fields, terminated)):
+        for name, by_field in part.items():
+            for field, number in by_field.items():
+                _add(counts[name], field, number)
     if terminated is None:
         del counts["terminations"]
     return [_measurement(name, by_field, len(rows)) for name, by_field in counts.items()]
+
+
+def _nothing() -> Counts:
+    return {"schema": {}, "finite": {}, "bounds": {}, "terminations": {}}
+
+
+def _counted(fields: tuple[Field, ...], terminated: Callable[[Array], Array] | None, rows: RowSource) -> Counts:
+    counts = _nothing()
+    for chunk in chunks(rows, CHUNK):
+        _check(chunk, fields, terminated, counts)
+    return counts
 
 
 def _check(
     chunk: Transitions,
     fields: tuple[Field, ...],
     terminated: Callable[[Array], Array] | None,
-    counts: dict[str, dict[str, int]],
+    counts: Counts,
 ) -> None:
     sound: dict[str, Array] = {}  # columns of the right shape and type, by name: which rows are finite
     for field in fields:

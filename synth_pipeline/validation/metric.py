@@ -7,18 +7,22 @@ value as good as the floor means that the synthetic rows differ from the real on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
+from synth_pipeline.machine import usable_threads
 from synth_pipeline.seeding import Stage, stream
 
 NUM_SPLITS = 20
+T = TypeVar("T")
+U = TypeVar("U")
 Direction = Literal["higher", "lower", "nearest"]  # nearest: to a target, from both sides
 
 
@@ -142,6 +146,18 @@ def floor_of_rows(
     """
     values = [value for rows in half_rows(real, seed=seed) if (value := statistic(rows)) is not None]
     return floor_of(values, direction, target) if values else None
+
+
+def over_cores(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
+    """`function` of every item, in order, on all cores; each computes with one thread, whatever their number.
+
+    For floors: what is slow there runs outside of Python.
+    """
+    from threadpoolctl import threadpool_limits
+
+    pool = ThreadPoolExecutor(usable_threads(), initializer=threadpool_limits, initargs=(1,))
+    with threadpool_limits(1), pool:  # BLAS has one limit for all threads, OpenMP one for each
+        return list(pool.map(function, items))
 
 
 def subsample(rows: Transitions, size: int, *, seed: int, address: int) -> Transitions:

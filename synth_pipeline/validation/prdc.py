@@ -23,7 +23,7 @@ import numpy.typing as npt
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.validation.c2st import points, sampled_pairs, standardised
-from synth_pipeline.validation.metric import NUM_SPLITS, Direction, Measurement, chosen_rows, floor_of
+from synth_pipeline.validation.metric import NUM_SPLITS, Direction, Measurement, chosen_rows, floor_of, over_cores
 from synth_pipeline.validation.neighbours import ROW
 
 SAMPLE = 5_000
@@ -61,16 +61,15 @@ def prdc(
     Returns:
         All with the value None when a side has no k-th neighbours.
     """
-    found: list[Scores | None] = []
-    for pair in sampled_pairs(real, synthetic, sample, splits, seed):
+
+    def scored(pair: tuple[Transitions, Transitions]) -> Scores | None:
         sides = [points(rows, ROW) for rows in pair]
         count = min(map(len, sides))
-        if count > K:
-            sides = [x[chosen_rows(len(x), count, seed=seed, address=2)] for x in sides]
-            found.append(scores(*standardised(*sides)))
-        else:
-            found.append(None)
-    value, *floors = found
+        if count <= K:
+            return None
+        return scores(*standardised(*(x[chosen_rows(len(x), count, seed=seed, address=2)] for x in sides)))
+
+    value, *floors = over_cores(scored, sampled_pairs(real, synthetic, sample, splits, seed))
     return [_measurement(name, value, floors, sample) for name in NAMES]
 
 

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from synth_pipeline.config import dump_yaml
+from synth_pipeline.run_config import LABELS
 from synth_pipeline.tracking import counted, duration
 from synth_pipeline.validation.metric import badness
 from synth_pipeline.validation.picture_files import Picture
@@ -99,7 +100,8 @@ def _lead(store: Numbers, provenance: Numbers) -> str:
 
 
 def _kind(store: Numbers) -> str:
-    return str((store.get("generator") or {}).get("kind", "an unknown generator"))
+    kind = str((store.get("generator") or {}).get("kind", "an unknown generator"))
+    return ", relabelled by ".join([kind, *(step["by"] for step in store.get(LABELS) or ())])
 
 
 def _verdicts(rules: Sequence[Numbers], measurements: Sequence[Numbers], utility: Numbers | None) -> str:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from pydantic import field_validator, model_validator
 from synth_pipeline.config import Config, read_yaml
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.fields import Array
-from synth_pipeline.data.rows import RowSource, chunks
+from synth_pipeline.data.rows import RowSource, chunks, over_parts
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.envs.base import KinematicPair
 from synth_pipeline.errors import ConfigError, UnknownNameError, nearest, unknown_name
@@ -195,7 +196,7 @@ def rules(rows: RowSource, given: Rules | None) -> list[Measurement]:
     """`rules.bounds`, `rules.integers`, `rules.kinematics`, `rules.identities`: shares of rows that break a rule.
 
     Args:
-        rows: Every row is read once, chunk by chunk; none without rules.
+        rows: Every row is read once, part by part and chunk by chunk; none without rules.
         given: The user's rules; None: there are none.
 
     Returns:
@@ -207,10 +208,25 @@ def rules(rows: RowSource, given: Rules | None) -> list[Measurement]:
     """
     given = given or Rules()
     given.require(rows.spec)
+    counts: dict[str, Counter[str]] = {family: Counter() for family in FAMILIES}
+    checks, broken = given.checks(), Counter[str]()
+    lacking: dict[str, str] = {}
+    for part in over_parts(rows, partial(_counted, given)) if any(checks.values()) else ():
+        broken.update(part[0])
+        lacking |= part[2]
+        for family, found in part[1].items():
+            counts[family].update(found)
+    without = {family: f"no rule on {family} is given" for family in FAMILIES if not checks[family]}
+    why = dict.fromkeys(FAMILIES, "there are no rows") if not len(rows) else lacking | without
+    return [_measurement(name, broken[name], dict(counts[name]), len(rows), why.get(name)) for name in FAMILIES]
+
+
+def _counted(given: Rules, rows: RowSource) -> tuple[dict[str, int], dict[str, dict[str, int]], dict[str, str]]:
+    """By family: rows that break a rule, rows that break each rule, and which column is lacking."""
     counts: dict[str, dict[str, int]] = {family: {} for family in FAMILIES}
     checks, broken = given.checks(), dict.fromkeys(FAMILIES, 0)
     lacking: dict[str, str] = {}
-    for chunk in chunks(rows, CHUNK) if any(checks.values()) else ():
+    for chunk in chunks(rows, CHUNK):
         for family in FAMILIES:
             try:
                 masks = {rule: check(chunk) for rule, check in checks[family].items()}
@@ -220,9 +236,7 @@ def rules(rows: RowSource, given: Rules | None) -> list[Measurement]:
             broken[family] += int(np.any([*masks.values(), np.zeros(len(chunk), bool)], axis=0).sum())
             for rule, mask in masks.items():
                 counts[family][rule] = counts[family].get(rule, 0) + int(mask.sum())
-    without = {family: f"no rule on {family} is given" for family in FAMILIES if not checks[family]}
-    why = dict.fromkeys(FAMILIES, "there are no rows") if not len(rows) else lacking | without
-    return [_measurement(name, broken[name], counts[name], len(rows), why.get(name)) for name in FAMILIES]
+    return broken, counts, lacking
 
 
 def _measurement(family: str, broken: int, counts: dict[str, int], total: int, why: str | None) -> Measurement:

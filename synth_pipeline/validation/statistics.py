@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from synth_pipeline.data.containers import Integers, Transitions
 from synth_pipeline.data.fields import Array, Field
-from synth_pipeline.data.rows import RowSource, chunks
+from synth_pipeline.data.rows import RowSource, chunks, over_parts
 
 CHUNK = 65_536
 BINS = 32
@@ -162,7 +163,7 @@ def edges_of(real: Transitions, fields: tuple[Field, ...]) -> dict[str, Floats]:
 def statistics(
     rows: RowSource, fields: tuple[Field, ...], edges: Mapping[str, Floats] | None = None
 ) -> dict[str, ColumnStatistics]:
-    """Statistics of every column; all rows are read once, chunk by chunk.
+    """Statistics of every column; all rows are read once, part by part and chunk by chunk.
 
     Args:
         rows: Where the rows are.
@@ -173,8 +174,19 @@ def statistics(
         Label -> statistics, in the order of the fields.
     """
     merged: dict[str, ColumnStatistics] = {}
-    for chunk in chunks(rows, CHUNK):
-        for _, label, _, values in components(chunk, fields):
-            part = ColumnStatistics.of(values, (edges or {}).get(label))
-            merged[label] = merged[label].merge(part) if label in merged else part
+    for part in over_parts(rows, partial(_of_part, fields, edges or {})):
+        _merge(merged, part)
     return merged
+
+
+def _of_part(fields: tuple[Field, ...], edges: Mapping[str, Floats], rows: RowSource) -> dict[str, ColumnStatistics]:
+    merged: dict[str, ColumnStatistics] = {}
+    for chunk in chunks(rows, CHUNK):
+        found = components(chunk, fields)
+        _merge(merged, {label: ColumnStatistics.of(values, edges.get(label)) for _, label, _, values in found})
+    return merged
+
+
+def _merge(merged: dict[str, ColumnStatistics], more: Mapping[str, ColumnStatistics]) -> None:
+    for label, part in more.items():
+        merged[label] = merged[label].merge(part) if label in merged else part

@@ -112,3 +112,28 @@ def simulator_oracle(environment: EnvironmentModel) -> Oracle:
         return Answer(next_observations, rewards, known, f"simulator {environment.spec.name}", exact=True)
 
     return oracle
+
+
+def simulated(rows: Transitions, truth: Truth) -> Transitions:
+    """(s, a) of rows with what follows from them: s', r and flags of the oracle, as the environment shows them.
+
+    Args:
+        rows: With observations, actions, rewards, next_observations and terminations.
+        truth: Its oracle must be known.
+
+    Returns:
+        Rows that the oracle does not know are left out; the order and all other columns stay.
+    """
+    assert truth.oracle is not None
+    answer = truth.oracle(rows["observations"], rows["actions"])
+    kept = np.flatnonzero(answer.judged)
+    labelled = rows.take(kept).with_columns(
+        next_observations=truth.bounded(answer.next_observations[kept]).astype(np.float32),
+        rewards=answer.rewards[kept].astype(np.float32),
+    )
+    return labelled if truth.terminated is None else with_flags(labelled, truth.terminated)
+
+
+def with_flags(rows: Transitions, terminated: Callable[[Array], Array]) -> Transitions:
+    """Rows with the termination flags of their next observations."""
+    return rows.with_columns(terminations=terminated(rows["next_observations"]))

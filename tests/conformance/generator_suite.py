@@ -107,7 +107,7 @@ class Case:
 
 def fit_twice(settings, whole):
     """The second time under other global random states, which a fit must neither read nor change."""
-    train = split_dataset(whole, fraction=0.3, seed=1).train
+    train = split_dataset(whole, held_out=0.3, seed=1).train
     data = as_bytes(train.transitions().columns)
     generator, again, reports = build(settings), build(settings), []
     generator.fit(train, seed=7)

@@ -13,7 +13,7 @@ QUICK = (
 
 def test_a_run_is_evaluated_once_and_the_report_shows_it(copied, shell, monkeypatch):
     # In this process: the other test below has worker processes.
-    monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, workers: ((t, function(t)) for t in tasks))
+    monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, **_: ((t, function(t)) for t in tasks))
     command = ("evaluate", "runs/smoke", "--agents", "bc", *QUICK)
     planned = shell(*command, "--dry-run")
     assert "2 of 2 cells (bc)" in planned.out

@@ -73,3 +73,43 @@ def sample_digest(task):
     generator, _ = load(Path(directory))
     sample = generator.sample(rows, stream(address[0], Stage.GENERATE, *address[1:]))
     return [(name, str(column.dtype), column.shape, column.tobytes()) for name, column in sample.columns.items()]
+
+
+def visible_device(number):
+    time.sleep(0.3)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def named_pair(task):
+    """A named tuple that comes back with what it is called, where the task ran, and how many threads it had."""
+    from threadpoolctl import threadpool_info
+
+    threads = {library["num_threads"] for library in threadpool_info()}
+    return type(task).__name__, os.getcwd(), os.environ["SYNTHPIPE_DATA"], threads, os.environ["OMP_NUM_THREADS"]
+
+
+def slow_once(task):
+    """Task `(folder, name, seconds)`: only the first call is slow."""
+    folder, name, seconds = task
+    if _count(folder, name) == 1:
+        time.sleep(seconds)
+    return name
+
+
+def stay(task):
+    """Task `(folder, name)`: long enough to be killed or interrupted, the first time."""
+    folder, name = task
+    first = _count(folder, name) == 1
+    Path(folder, f"pid-{name}").write_text(str(os.getpid()))
+    time.sleep(20 if first else 0)
+    return name
+
+
+def one_at_a_time(task):
+    """Task `(folder, name)`: whether another one ran in this process meanwhile."""
+    mark = Path(task[0], f"running-{os.getpid()}")
+    alone = not mark.exists()
+    mark.touch()
+    time.sleep(0.2)
+    mark.unlink(missing_ok=True)
+    return alone

@@ -43,7 +43,7 @@ def test_impossible_shares(fraction):
 
 def test_both_sides_hold_whole_episodes():
     dataset = toy_dataset()
-    parts = split_dataset(dataset, fraction=0.4, seed=3)
+    parts = split_dataset(dataset, held_out=0.4, seed=3)
     assert len(parts.train) + len(parts.held_out) == len(dataset)
     for side, ids in ((parts.train, parts.split.train), (parts.held_out, parts.split.held_out)):
         assert side.spec is dataset.spec
@@ -57,8 +57,8 @@ def test_both_sides_hold_whole_episodes():
 
 
 def test_splitting_a_part_keeps_the_ids_of_the_whole():
-    first = split_dataset(toy_dataset(), fraction=0.4, seed=3)
-    second = split_dataset(first.train, fraction=0.4, seed=4)
+    first = split_dataset(toy_dataset(), held_out=0.4, seed=3)
+    second = split_dataset(first.train, held_out=0.4, seed=4)
     assert set(second.train.episode_ids) | set(second.held_out.episode_ids) == set(first.split.train)
 
 

@@ -210,7 +210,7 @@ def test_nothing_is_claimed_that_no_interval_supports():
 
 
 def test_a_study_does_what_is_missing_and_says_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, workers: ((t, function(t)) for t in tasks))
+    monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, **_: ((t, function(t)) for t in tasks))
     small = study(seeds=1)
     expected = studies.bill(small, tmp_path, workers=1)
     assert expected.cells == (2, 2)

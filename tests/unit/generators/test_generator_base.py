@@ -135,7 +135,7 @@ def test_vectors_and_columns_leave_alike():
 
 def test_sources_are_named_by_the_ids_of_the_whole_dataset():
     whole = toy_dataset()
-    train = split_dataset(whole, fraction=0.4, seed=2).train
+    train = split_dataset(whole, held_out=0.4, seed=2).train
     columns = source_columns(train)
     rows = whole.episodes.starts[columns["source_episode"]] + columns["source_step"]
     assert np.array_equal(whole.episodes.observations[rows], train.episodes.observations)

@@ -7,6 +7,7 @@ import toy_data
 from synth_pipeline import store
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.errors import StoreError
+from synth_pipeline.run_config import RunConfig
 from synth_pipeline.runs import Run
 from synth_pipeline.scale import fill as filling
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
@@ -98,12 +99,12 @@ def test_damaged_shards_are_made_again_with_the_same_bytes(target, tmp_path, cap
 
 def test_a_store_that_is_absent_or_not_filled_names_the_command(target, tmp_path):
     with pytest.raises(StoreError, match="nothing was generated") as caught:
-        filled_store(Run(tmp_path / "another"))
+        filled_store(Run(tmp_path / "another"), RunConfig(dataset="mine.npz"))
     assert caught.value.fix == f"synthpipe generate {tmp_path / 'another'}"
     make(target)(PLAN.task(1))
     with pytest.raises(StoreError, match="is not complete") as caught:
-        filled_store(Run(tmp_path / "run"))
+        filled_store(Run(tmp_path / "run"), RunConfig(dataset="mine.npz"))
     assert caught.value.found == "2 of 3 shards are missing"
     fill(target, make(target), rows=70, label="generate", workers=1)
-    assert len(filled_store(Run(tmp_path / "run"))) == 70
-    assert np.isfinite(filled_store(Run(tmp_path / "run")).read_all()["rewards"]).all()
+    assert len(filled_store(Run(tmp_path / "run"), RunConfig(dataset="mine.npz"))) == 70
+    assert np.isfinite(filled_store(Run(tmp_path / "run"), RunConfig(dataset="mine.npz")).read_all()["rewards"]).all()

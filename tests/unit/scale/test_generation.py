@@ -43,7 +43,7 @@ def model(data, tmp_path_factory):
     generator = Copula(CopulaConfig())
     generator.fit(data, seed=0)
     extra = {"spec": data.spec.model_dump(mode="json"), "made_from": made_from(CONFIG), "key": "k1"}
-    extra |= {"held_out_episodes": [3], "seconds": 1.0, "fingerprint": "f1"}
+    extra |= {"held_out_episodes": [3], "seconds": 1.0, "fingerprint": "f1", "units": 5, "history": "h1"}
     base.save(generator, folder, extra=extra)
     return folder
 
@@ -218,7 +218,7 @@ def test_only_more_than_an_hour_is_asked_for():
 
 
 def test_writing_and_the_start_of_workers_count(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("synth_pipeline.scale.estimate.cores", lambda: 2)
+    monkeypatch.setattr("synth_pipeline.scale.tasks.cores", lambda: 2)
     url, settings = str(tmp_path / "s"), GenerateSettings(rows=50_000, rows_per_shard=ROWS_PER_SHARD)
     planned = replace(plan_generation(model, url, settings, seed=0), rate=lambda: 1e9)
     writing = planned.schema.row_bytes / STORE_BYTES_S

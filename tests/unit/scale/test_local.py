@@ -4,6 +4,7 @@ import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import worker_tasks
@@ -169,3 +170,25 @@ def test_closing_early_stops_the_workers_and_restores_the_environment(monkeypatc
 def test_functions_that_cannot_be_sent_are_refused():
     with pytest.raises(Exception, match="pickle"):
         list(map_tasks(lambda number: number, [1], workers=1))
+
+
+def test_every_worker_sees_one_gpu(monkeypatch):
+    """Three workers and two devices; a device is chosen before the first task, in which CUDA would begin."""
+    monkeypatch.setattr(local, "_devices", lambda: ["2", "GPU-5f"])
+    seen = {}
+    for _, (process, device) in map_tasks(worker_tasks.visible_device, range(12), workers=3):
+        seen[process] = device
+    assert sorted(seen.values()) == ["2", "2", "GPU-5f"]
+
+
+def test_devices_are_those_that_this_process_may_use(monkeypatch):
+    cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert local._devices() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert local._devices() == ["3", "1"]
+    cuda.is_available = lambda: False
+    assert local._devices() == []
+    monkeypatch.delitem(sys.modules, "torch")
+    assert local._devices() == []  # without torch in use there is nobody to ask

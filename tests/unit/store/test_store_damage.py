@@ -97,7 +97,7 @@ def test_a_disk_that_does_not_give_a_file_back(copy, monkeypatch):
         everything(target)
     monkeypatch.setattr("synth_pipeline.store.folder.LocalFolder.get", fail)
     with pytest.raises(StoreError, match="cannot be read: Input/output error"):
-        verify.require_sound(target._folder, target._identity, target.commits)
+        verify.require_sound(target._folder, target._identity, target.commits, target.damaged)
 
 
 def test_a_deleted_commit_is_a_missing_shard(tmp_path):

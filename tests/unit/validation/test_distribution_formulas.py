@@ -213,6 +213,7 @@ def test_no_finite_row_to_fit_a_mean_on():
     assert [m.value for m in c2st(Dataset(SPEC, rows=FRESH.take(slice(0, 1))), FRESH)] == [None] * len(METRICS)
 
 
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")  # its epochs are few on purpose
 def test_a_network_finds_what_is_oblique_and_not_what_is_not_there():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 3000, 8))
@@ -222,6 +223,7 @@ def test_a_network_finds_what_is_oblique_and_not_what_is_not_there():
     assert area(a, b, classifier=network) < 0.54
 
 
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")  # its epochs are few on purpose
 def test_a_network_does_not_depend_on_threads():
     a, b = np.random.default_rng(0).standard_normal((2, 600, 20))
     found = []

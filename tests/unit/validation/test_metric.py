@@ -2,10 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 from toy_data import toy_dataset, toy_rows
 
 from synth_pipeline.data.containers import Transitions
-from synth_pipeline.validation.metric import Floor, Measurement, badness, floor_of, real_halves, subsample
+from synth_pipeline.validation.metric import Floor, Measurement, badness, floor_of, over_cores, real_halves, subsample
 
 
 def test_floor_is_the_median_and_what_nearly_all_splits_reach():
@@ -82,3 +83,12 @@ def test_measurements_are_strict_json():
 def test_a_measurement_without_a_floor_survives_json():
     measurement = Measurement("a.b", 1.5, "ratio", "nearest", (0.0, 3.0), 7, "here", target=1.0)
     assert Measurement.from_json(json.loads(json.dumps(measurement.to_json()))) == measurement
+
+
+def test_items_are_worked_on_in_order_with_one_thread_each():
+    def threads(item):
+        return item, max(pool["num_threads"] for pool in threadpool_info())
+
+    assert over_cores(threads, iter(range(50))) == [(item, 1) for item in range(50)]
+    with pytest.raises(ZeroDivisionError):
+        over_cores(lambda item: 1 // item, [1, 0])

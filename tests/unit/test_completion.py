@@ -1,0 +1,53 @@
+"""What the shell completes, asked as the shell asks, and what `--help` documents."""
+
+import re
+import sys
+
+import pytest
+
+from synth_pipeline import cli, errors
+
+
+@pytest.fixture
+def complete(monkeypatch, capsys, tmp_path):
+    """The completions of a command line whose last word is not finished, as bash gets them."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+
+    def asked(*words):
+        for name, value in {
+            "_SYNTHPIPE_COMPLETE": "complete_bash",
+            "COMP_WORDS": " ".join(["synthpipe", *words]),
+            "COMP_CWORD": str(len(words)),
+        }.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["synthpipe"])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert not caught.value.code
+        return capsys.readouterr().out.split()
+
+    return asked
+
+
+def test_verbs_options_datasets_presets_generators_and_agents(complete):
+    assert complete("rel") == ["relabel"]
+    assert complete("relabel", "--wi") == ["--with"]
+    assert "hopper/medium-replay" in complete("collect", "hopper/")
+    assert all(name.startswith("hopper/") for name in complete("train", "hopper/"))
+    assert complete("validate", "store", "--real", "pendulum/medium-r") == ["pendulum/medium-replay"]
+    assert complete("run", "s") == ["smoke"]
+    assert complete("train", "hopper/medium", "-g", "synth") == ["synther"]
+    assert complete("evaluate", "--agents", "iql,td3") == ["iql,td3_bc"]
+
+
+def test_what_nothing_begins_with_is_left_to_the_files_of_the_shell(complete):
+    assert complete("train", "./mine") == []
+
+
+def test_every_exit_code_of_an_error_and_the_completion_are_in_the_help():
+    documented = dict(re.findall(r"(\d+) ([a-z ]+)", cli.EPILOG))
+    kinds = [errors.SynthPipelineError, *errors.SynthPipelineError.__subclasses__()]
+    assert {str(kind.exit_code) for kind in kinds} | {"0", "130"} == documented.keys()
+    assert cli.app.info.epilog == cli.EPILOG
+    assert "synthpipe --install-completion" in cli.EPILOG
+    assert " ".join(cli.EPILOG.split()).split(". ")[0] in " ".join(cli.__doc__.split())
