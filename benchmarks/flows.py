@@ -54,9 +54,9 @@ def main() -> None:
         server = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         with _running(server, environment, folder / "server.log"):
             _wait_for(lambda: _answers(api), 120)
-            _prefect(["work-pool", "create", "synthpipe", "--type", "process"], environment)
+            _prefect(["work-pool", "create", "synth-pipeline", "--type", "process"], environment)
             _prefect(["--no-prompt", "deploy", "--prefect-file", str(_every_minute(folder)), "--all"], environment)
-            worker = [PREFECT, "worker", "start", "--pool", "synthpipe"]
+            worker = [PREFECT, "worker", "start", "--pool", "synth-pipeline"]
             with _running(worker, environment, folder / "worker.log"):
                 completed = _wait_for(lambda: _completed(api), TIMEOUT_S)
                 said = [_wait_for(partial(_said, api, run), 60) for run in completed]
@@ -66,7 +66,7 @@ def main() -> None:
     details = {
         "cron": "* * * * *",
         "runs": [{key: run[key] for key in ("name", "expected_start_time", "state_name")} for run in completed],
-        "second run": f"{second} stages said: nothing to do",
+        "second run": f"said {second} times: nothing to do",
     }
     seconds = time.perf_counter() - begin
     record(
@@ -84,7 +84,7 @@ def _every_minute(folder: Path) -> Path:
     values: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
     nightly = next(deployment for deployment in values["deployments"] if deployment["name"] == "nightly")
     nightly["schedules"] = [{"cron": "* * * * *", "timezone": "UTC"}]
-    nightly["parameters"] = {"preset": "smoke", "out": str(folder / "run"), "settings": [*SMALL, *QUICK]}
+    nightly["parameters"] |= {"preset": "smoke", "out": str(folder / "versions"), "settings": [*SMALL, *QUICK]}
     path = folder / "prefect.yaml"
     path.write_text(yaml.safe_dump({"name": values["name"], "deployments": [nightly]}), encoding="utf-8")
     return path

@@ -6,24 +6,28 @@ In one run directory, stage by stage; or (`versions`, `append`) as a line of ver
 from pathlib import Path
 
 import tasks
-from common import Workers, flow, front, parallel
+from common import Workers, flow, front
+from generate import made
 from showing import Progress, show
 
 from synth_pipeline import stages
+from synth_pipeline.augmenting import history
+from synth_pipeline.cli_options import workers_of
 from synth_pipeline.run_config import load_run_config
 from synth_pipeline.runs import Run
 
-STAGES = ("collect", "train", "generate", "validate", "export", "report")
+STAGES = ("collect", "train", "generate", "validate", "export", "evaluate", "report")
+REPORT = "report.html"
 
 
 @flow
 def augment(
     preset: str = "default",
     out: Path = Path("runs/default"),
-    settings: list[str] = [],  # noqa: B006  (Prefect copies parameters)
+    settings: list[str] = [],
     versions: bool = False,
     append: bool = False,
-    workers: Workers = 1,
+    workers: Workers = None,
     scheduler: str | None = None,
     yes: bool = False,
 ) -> Path:
@@ -35,37 +39,38 @@ def augment(
         settings: Overrides of the preset, e.g. generate.rows=50000 or dataset=mine.npz.
         versions: A source that has changed makes a new version v0, v1, ..., warm-started from the last one.
         append: As versions, but the generator is kept, and rows are added.
-        workers: Processes.
+        workers: Processes; none: 1.
         scheduler: Address of a Dask scheduler, e.g. tcp://host:8786, instead of processes.
         yes: Go ahead even when it takes more than an hour.
 
     Returns:
         The report; of the newest version, where there are versions.
     """
-    what, where = (preset, settings), parallel(workers, scheduler)
+    where = workers_of(workers, scheduler)
     if versions or append:
-        progress = Progress(out, "augment")
-        page: Path = tasks.augment(out, *what, append, where, yes)
-        show(page)
-        progress.ended("augment")
-        return page
-    stages.check(Run(out), load_run_config(*what))
-    progress = Progress(out, *STAGES)
-    tasks.collect(*what, where)
+        return _as_versions(out, preset, settings, append, where, yes)
+    config = load_run_config(preset, settings)
+    stages.check(Run(out), config)
+    in_run = config.evaluation.in_run
+    progress = Progress(out, *[stage for stage in STAGES if stage != "evaluate" or in_run])
+    tasks.collect(preset, settings, where)
     progress.ended("collect")
-    tasks.train(out, *what)
+    tasks.train(out, preset, settings)
     progress.ended("train")
-    tasks.generate(out, *what, where, yes)
-    progress.ended("generate")
-    tasks.validate(out, *what)
-    progress.ended("validate")
+    return made(out, preset, settings, where, yes, progress, judge_use=in_run)
+
+
+def _as_versions(root: Path, preset: str, settings: list[str], append: bool, where: int | str, yes: bool) -> Path:
+    """One step of `augmenting.augment`, which knows by itself what is to be made."""
+    progress = Progress(root, "augment")
     try:
-        tasks.export(out, *what)
-        progress.ended("export")
+        page: Path = tasks.augment(root, preset, settings, append, where, yes)
     finally:  # also what failed the gate is reported
-        page = tasks.report(out)
-        show(page)
-    progress.ended("report")
+        line = history(root)
+        newest = root / line[-1]["version"] / REPORT if line else None
+        if newest is not None and newest.exists():
+            show(newest)
+    progress.ended("augment")
     return page
 
 

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tasks
-from common import Workers, flow, front, parallel
+from common import Workers, flow, front
 from pydantic import Field
 from showing import Progress, show_link, show_table
 
 from synth_pipeline import comparison, stages
-from synth_pipeline.contestants import GENERATION, TRAINING
+from synth_pipeline.cli_options import workers_of
 from synth_pipeline.errors import SynthPipelineError, TaskError
 from synth_pipeline.run_config import load_run_config
 from synth_pipeline.runs import Run, read_json, write_json
+from synth_pipeline.validation.leaderboard import GENERATION, TRAINING
 
 SUMMARY = "summary.json"
 
@@ -22,12 +23,12 @@ SUMMARY = "summary.json"
 @flow
 def benchmark(
     datasets: list[str],
-    generators: list[str] = ["synther", "smote"],  # noqa: B006  (Prefect copies parameters)
+    generators: list[str] = ["synther", "smote"],
     seeds: Annotated[int, Field(ge=1)] = 1,
     out: Path = Path("runs/benchmark"),
     preset: str = "default",
-    settings: list[str] = [],  # noqa: B006
-    workers: Workers = 1,
+    settings: list[str] = [],
+    workers: Workers = None,
     scheduler: str | None = None,
 ) -> Path:
     """Fit every generator on every dataset with every seed, and judge those of equal dataset and seed by one ruler.
@@ -39,7 +40,7 @@ def benchmark(
         out: Folder of everything; DATASET/seed-K/GENERATOR are runs, DATASET/seed-K/board is their leaderboard.
         preset: Preset or YAML file whose other settings every run has.
         settings: Overrides of it, e.g. collect.rows=20000.
-        workers: Processes.
+        workers: Processes; none: 1.
         scheduler: Address of a Dask scheduler, e.g. tcp://host:8786, instead of processes.
 
     Returns:
@@ -59,7 +60,7 @@ def benchmark(
         for generator in generators:
             cell = (dataset, seed, generator)
             try:
-                _made(places[cell], preset, cells[cell], parallel(workers, scheduler))
+                _made(places[cell], preset, cells[cell], workers_of(workers, scheduler))
                 runs.append(str(places[cell]))
             except SynthPipelineError as error:  # the others are worth having
                 failed.append(f"{places[cell]}: {error.what}")

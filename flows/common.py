@@ -28,17 +28,12 @@ for _name, _value in {
 
 import prefect  # noqa: E402
 from prefect.exceptions import ParameterTypeError  # noqa: E402
-from prefect.logging import get_logger  # noqa: E402
+from prefect.logging.loggers import disable_logger  # noqa: E402
 from prefect.settings import get_current_settings  # noqa: E402
 from prefect.states import Failed  # noqa: E402
 
 ON_FAILURE = "SYNTHPIPE_ON_FAILURE"  # a command that reads what went wrong
-Workers = Annotated[int, Field(ge=1)]
-
-
-def parallel(workers: int, scheduler: str | None) -> int | str:
-    """Where a stage's tasks run: an existing Dask cluster if its address is given, else processes of this machine."""
-    return scheduler or workers
+Workers = Annotated[int | None, Field(ge=1)]
 
 
 def flow(function: Callable[..., Any]) -> Any:
@@ -64,7 +59,6 @@ def tell(flow: Any, flow_run: Any, state: Any) -> None:
     text = f"{flow.name} {flow_run.name}: {state.name}\n{state.message}\n"
     if command := os.environ.get(ON_FAILURE):
         subprocess.run(shlex.split(command), input=text, text=True, timeout=60, check=True)
-        get_logger("flow_runs").info("%s was told", shlex.split(command)[0])
 
 
 # --- the front of each file ------------------------------------------------------------------------------------------
@@ -91,7 +85,8 @@ def front(flow: Any) -> None:
 
 def _command(flow: Any) -> Callable[..., None]:
     def command(**values: Any) -> None:
-        flow.validate_parameters(values)  # before a server is looked for, or started
+        with disable_logger("prefect.flows"):  # what it would say, we say
+            flow.validate_parameters(values)
         require_server()
         try:
             flow(**values)

@@ -4,18 +4,19 @@ import json
 from pathlib import Path
 
 import tasks
-from common import Workers, flow, front, parallel
+from common import Workers, flow, front
 from showing import Progress, show
 
+from synth_pipeline.cli_options import workers_of
 from synth_pipeline.run_config import CONFIG, open_run
 
 
 @flow
 def evaluate(
     run: Path,
-    agents: list[str] = [],  # noqa: B006  (Prefect copies parameters)
-    settings: list[str] = [],  # noqa: B006
-    workers: Workers = 1,
+    agents: list[str] = [],
+    settings: list[str] = [],
+    workers: Workers = None,
     scheduler: str | None = None,
     yes: bool = False,
 ) -> Path:
@@ -25,7 +26,7 @@ def evaluate(
         run: Run directory with a filled store that was validated.
         agents: E.g. iql and td3_bc; none: as the run is configured.
         settings: Overrides of the run's configuration, e.g. evaluation.seeds=10.
-        workers: Processes of one thread each.
+        workers: Processes of one thread each; none: 1.
         scheduler: Address of a Dask scheduler, e.g. tcp://host:8786, instead of processes.
         yes: Go ahead even when it takes more than an hour.
 
@@ -36,7 +37,7 @@ def evaluate(
     named = {name: config.evaluation.agents.get(name, {}) for name in agents}
     changes = [*settings, *([f"evaluation.agents={json.dumps(named)}"] if named else [])]
     progress = Progress(run, "evaluate", "report")
-    tasks.evaluate(run, str(run / CONFIG), changes, parallel(workers, scheduler), yes)
+    tasks.evaluate(run, str(run / CONFIG), changes, workers_of(workers, scheduler), yes)
     progress.ended("evaluate")
     page: Path = tasks.report(run)
     show(page)

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import tasks
-from common import Workers, flow, front, parallel
+from common import Workers, flow, front
 from showing import Progress, show
 
+from synth_pipeline.cli_options import workers_of
 from synth_pipeline.run_config import CONFIG, open_run
+
+STAGES = ("generate", "validate", "export", "report")
 
 
 @flow
@@ -14,8 +17,8 @@ def generate(
     run: Path,
     rows: int | None = None,
     where: str | None = None,
-    settings: list[str] = [],  # noqa: B006  (Prefect copies parameters)
-    workers: Workers = 1,
+    settings: list[str] = [],
+    workers: Workers = None,
     scheduler: str | None = None,
     yes: bool = False,
 ) -> Path:
@@ -26,7 +29,7 @@ def generate(
         rows: Synthetic transitions in all; none: as the run is configured. More rows extend the store.
         where: Relevance that half of the rows are aimed at, e.g. near_terminal.
         settings: Overrides of the run's configuration, e.g. validation.suite=smoke.
-        workers: Processes.
+        workers: Processes; none: 1.
         scheduler: Address of a Dask scheduler, e.g. tcp://host:8786, instead of processes.
         yes: Go ahead even when it takes more than an hour.
 
@@ -35,16 +38,31 @@ def generate(
     """
     changes = [*settings, *([f"generate.rows={rows}"] if rows else []), *([f"generate.where={where}"] if where else [])]
     open_run(run, changes)
-    what = (run, str(run / CONFIG), changes)
-    progress = Progress(run, "generate", "validate", "export", "report")
-    tasks.generate(*what, parallel(workers, scheduler), yes)
+    return made(run, str(run / CONFIG), changes, workers_of(workers, scheduler), yes, Progress(run, *STAGES))
+
+
+def made(
+    run: Path,
+    preset: str,
+    settings: list[str],
+    workers: int | str,
+    yes: bool,
+    progress: Progress,
+    judge_use: bool = False,
+) -> Path:
+    """From a fitted generator to the report, which is written also for what failed the gate."""
+    what = (run, preset, settings)
+    tasks.generate(*what, workers, yes)
     progress.ended("generate")
-    tasks.validate(*what)
+    tasks.validate(*what, workers)
     progress.ended("validate")
     try:
         tasks.export(*what)
         progress.ended("export")
-    finally:  # also what failed the gate is reported
+        if judge_use:
+            tasks.evaluate_where_known(*what, workers, yes)
+            progress.ended("evaluate")
+    finally:
         page: Path = tasks.report(run)
         show(page)
     progress.ended("report")

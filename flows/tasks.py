@@ -18,7 +18,7 @@ import prefect
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from synth_pipeline import comparison, stages, utility
+from synth_pipeline import augmenting, comparison, stages, utility
 from synth_pipeline.errors import BusyError, TaskError
 from synth_pipeline.run_config import load_run_config
 from synth_pipeline.runs import Run
@@ -49,11 +49,11 @@ def may_help(task: Any, task_run: Any, state: Any) -> bool:
     return isinstance(state.data, OSError | TaskError | BusyError)
 
 
-def task(stage: Callable[..., Path]) -> Any:
+def task(stage: Callable[..., Path | str]) -> Any:
     """Prefect's task, tried three times where that may help, with what it prints in its log."""
 
     @wraps(stage)
-    def logged(*args: Any, **kwargs: Any) -> Path:
+    def logged(*args: Any, **kwargs: Any) -> Path | str:
         with contextlib.redirect_stdout(_Lines(get_run_logger().info)):
             return stage(*args, **kwargs)
 
@@ -78,15 +78,15 @@ def train(run: Path, preset: str, settings: Sequence[str], track: str = "jsonl")
 
 
 @task
-def generate(run: Path, preset: str, settings: Sequence[str], workers: int | str, yes: bool) -> Path:
-    """Fill the store."""
+def generate(run: Path, preset: str, settings: Sequence[str], workers: int | str, yes: bool) -> str:
+    """Fill the store, which may lie elsewhere."""
     return stages.generate(Run(run), load_run_config(preset, settings), workers=workers, yes=yes)
 
 
 @task
-def validate(run: Path, preset: str, settings: Sequence[str]) -> Path:
+def validate(run: Path, preset: str, settings: Sequence[str], workers: int | str) -> Path:
     """Judge the store."""
-    return stages.validate(Run(run), load_run_config(preset, settings))
+    return stages.validate(Run(run), load_run_config(preset, settings), workers=workers)
 
 
 @task
@@ -102,6 +102,13 @@ def evaluate(run: Path, preset: str, settings: Sequence[str], workers: int | str
 
 
 @task
+def evaluate_where_known(run: Path, preset: str, settings: Sequence[str], workers: int | str, yes: bool) -> Path:
+    """As `evaluate`; left out where no agent can act in the environment."""
+    utility.evaluate_where_known(Run(run), load_run_config(preset, settings), workers=workers, yes=yes)
+    return run
+
+
+@task
 def report(run: Path) -> Path:
     """Write the page."""
     return stages.report(Run(run))
@@ -110,8 +117,6 @@ def report(run: Path) -> Path:
 @task
 def augment(root: Path, preset: str, settings: Sequence[str], append: bool, workers: int | str, yes: bool) -> Path:
     """Bring a line of versions up to its source."""
-    from synth_pipeline import augmenting
-
     return augmenting.augment(root, load_run_config(preset, settings), append=append, workers=workers, yes=yes)
 
 
