@@ -29,7 +29,7 @@ def augment(
     append: bool = False,
     workers: Workers = None,
     scheduler: str | None = None,
-    yes: bool = False,
+    over_an_hour: bool = False,
 ) -> Path:
     """Augment a dataset: collect, train, generate, validate, export, report. An unchanged source: nothing to do.
 
@@ -41,14 +41,14 @@ def augment(
         append: As versions, but the generator is kept, and rows are added.
         workers: Processes; none: 1.
         scheduler: Address of a Dask scheduler, e.g. tcp://host:8786, instead of processes.
-        yes: Go ahead even when it takes more than an hour.
+        over_an_hour: Go ahead even when it takes more than an hour.
 
     Returns:
         The report; of the newest version, where there are versions.
     """
     where = workers_of(workers, scheduler)
     if versions or append:
-        return _as_versions(out, preset, settings, append, where, yes)
+        return _as_versions(out, preset, settings, append, where, over_an_hour)
     config = load_run_config(preset, settings)
     stages.check(Run(out), config)
     in_run = config.evaluation.in_run
@@ -57,7 +57,7 @@ def augment(
     progress.ended("collect")
     tasks.train(out, preset, settings)
     progress.ended("train")
-    return made(out, preset, settings, where, yes, progress, judge_use=in_run)
+    return made(out, preset, settings, where, over_an_hour, progress, judge_use=in_run)
 
 
 def _as_versions(root: Path, preset: str, settings: list[str], append: bool, where: int | str, yes: bool) -> Path:

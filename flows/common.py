@@ -63,7 +63,7 @@ def tell(flow: Any, flow_run: Any, state: Any) -> None:
 
 # --- the front of each file ------------------------------------------------------------------------------------------
 
-NAMES = {"out": ("-o", "--out"), "settings": ("--set",)}
+NAMES = {"out": ("-o", "--out"), "settings": ("--set",), "over_an_hour": ("--yes",)}
 
 
 def front(flow: Any) -> None:

@@ -18,7 +18,7 @@ def evaluate(
     settings: list[str] = [],
     workers: Workers = None,
     scheduler: str | None = None,
-    yes: bool = False,
+    over_an_hour: bool = False,
 ) -> Path:
     """Train agents on real rows, and on real and synthetic ones, in pairs of seeds.
 
@@ -28,7 +28,7 @@ def evaluate(
         settings: Overrides of the run's configuration, e.g. evaluation.seeds=10.
         workers: Processes of one thread each; none: 1.
         scheduler: Address of a Dask scheduler, e.g. tcp://host:8786, instead of processes.
-        yes: Go ahead even when it takes more than an hour.
+        over_an_hour: Go ahead even when it takes more than an hour.
 
     Returns:
         The report.
@@ -37,7 +37,7 @@ def evaluate(
     named = {name: config.evaluation.agents.get(name, {}) for name in agents}
     changes = [*settings, *([f"evaluation.agents={json.dumps(named)}"] if named else [])]
     progress = Progress(run, "evaluate", "report")
-    tasks.evaluate(run, str(run / CONFIG), changes, workers_of(workers, scheduler), yes)
+    tasks.evaluate(run, str(run / CONFIG), changes, workers_of(workers, scheduler), over_an_hour)
     progress.ended("evaluate")
     page: Path = tasks.report(run)
     show(page)

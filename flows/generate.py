@@ -20,7 +20,7 @@ def generate(
     settings: list[str] = [],
     workers: Workers = None,
     scheduler: str | None = None,
-    yes: bool = False,
+    over_an_hour: bool = False,
 ) -> Path:
     """Fill the store of a trained run, judge it, and export it when it passes.
 
@@ -31,14 +31,14 @@ def generate(
         settings: Overrides of the run's configuration, e.g. validation.suite=smoke.
         workers: Processes; none: 1.
         scheduler: Address of a Dask scheduler, e.g. tcp://host:8786, instead of processes.
-        yes: Go ahead even when it takes more than an hour.
+        over_an_hour: Go ahead even when it takes more than an hour.
 
     Returns:
         The report.
     """
     changes = [*settings, *([f"generate.rows={rows}"] if rows else []), *([f"generate.where={where}"] if where else [])]
     open_run(run, changes)
-    return made(run, str(run / CONFIG), changes, workers_of(workers, scheduler), yes, Progress(run, *STAGES))
+    return made(run, str(run / CONFIG), changes, workers_of(workers, scheduler), over_an_hour, Progress(run, *STAGES))
 
 
 def made(

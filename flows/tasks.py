@@ -40,6 +40,11 @@ class _Lines(io.TextIOBase):
             self._write(line.rstrip())
         return len(text)
 
+    def close(self) -> None:
+        if self._rest:
+            self._write(self._rest)
+        super().close()
+
 
 def may_help(task: Any, task_run: Any, state: Any) -> bool:
     """Whether trying again may help: after trouble with disks, networks, workers, or another process at work.
@@ -54,7 +59,7 @@ def task(stage: Callable[..., Path | str]) -> Any:
 
     @wraps(stage)
     def logged(*args: Any, **kwargs: Any) -> Path | str:
-        with contextlib.redirect_stdout(_Lines(get_run_logger().info)):
+        with _Lines(get_run_logger().info) as lines, contextlib.redirect_stdout(lines):
             return stage(*args, **kwargs)
 
     again = {"retries": len(RETRY_AFTER_S), "retry_delay_seconds": RETRY_AFTER_S, "retry_condition_fn": may_help}
