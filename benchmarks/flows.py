@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -61,12 +62,12 @@ def main() -> None:
                 completed = _wait_for(lambda: _completed(api), TIMEOUT_S)
                 said = [_wait_for(partial(_said, api, run), 60) for run in completed]
     scheduled = sum(run["auto_scheduled"] and run["created_by"]["type"] == "SCHEDULE" for run in completed)
-    second = said[1].count("nothing to do") if len(said) > 1 else 0
-    holds = scheduled if second and "nothing to do" not in said[0] else 0
+    idle = ["\n".join(re.findall("^augment +(nothing to do: .*)$", log, re.MULTILINE)) for log in said]
+    holds = scheduled if idle[1] and not idle[0] else 0
     details = {
         "cron": "* * * * *",
         "runs": [{key: run[key] for key in ("name", "expected_start_time", "state_name")} for run in completed],
-        "second run": f"said {second} times: nothing to do",
+        "second run said": idle[1].replace(str(folder), "..."),
     }
     seconds = time.perf_counter() - begin
     record(
