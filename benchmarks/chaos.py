@@ -3,7 +3,7 @@
     python benchmarks/chaos.py [--runs 20]
 
 In turns it is the process of the command itself, one of its workers, the process of the Prefect flow, or the
-server that the flow talks to, killed with -9 at a moment drawn from the length of an unbroken run. Then the same command
+server that it talks to, killed with -9 at a moment drawn from the length of an unbroken run. Then the same command
 is typed again (with a new server, where that was killed), until it ends. The store of every run must have the digest of
 the unbroken one, and nothing half-written may be left. Value: runs that did.
 """
