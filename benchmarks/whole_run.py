@@ -2,8 +2,8 @@
 
     python benchmarks/whole_run.py [--seed 0] [-o RUN]
 
-The command of the Makefile, with an empty folder for collected data; minutes from its start to its end, and how long each
-stage took by when its last line appeared. With another seed nothing is recorded: it says whether the gate was passed.
+The command of the Makefile, with an empty folder for collected data: minutes from its start to its end, and how long
+each stage took by when its last line appeared. With another seed nothing is recorded: it says whether the gate passed.
 """
 
 from __future__ import annotations
