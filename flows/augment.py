@@ -23,7 +23,7 @@ REPORT = "report.html"
 @flow
 def augment(
     preset: str = "default",
-    out: Path = Path("runs/default"),
+    out: Path | None = None,
     settings: list[str] = [],
     versions: bool = False,
     append: bool = False,
@@ -35,7 +35,7 @@ def augment(
 
     Args:
         preset: Preset (default, smoke), or a YAML file of a run.
-        out: Run directory; with versions or append, the folder of all versions.
+        out: Run directory, or folder of all versions; none: runs/PRESET.
         settings: Overrides of the preset, e.g. generate.rows=50000 or dataset=mine.npz.
         versions: A source that has changed makes a new version v0, v1, ..., warm-started from the last one.
         append: As versions, but the generator is kept, and rows are added.
@@ -46,18 +46,18 @@ def augment(
     Returns:
         The report; of the newest version, where there are versions.
     """
-    where = workers_of(workers, scheduler)
+    run, where = out or Path("runs") / Path(preset).stem, workers_of(workers, scheduler)
     if versions or append:
-        return _as_versions(out, preset, settings, append, where, over_an_hour)
+        return _as_versions(run, preset, settings, append, where, over_an_hour)
     config = load_run_config(preset, settings)
-    stages.check(Run(out), config)
+    stages.check(Run(run), config)
     in_run = config.evaluation.in_run
-    progress = Progress(out, *[stage for stage in STAGES if stage != "evaluate" or in_run])
+    progress = Progress(run, *[stage for stage in STAGES if stage != "evaluate" or in_run])
     tasks.collect(preset, settings, where)
     progress.ended("collect")
-    tasks.train(out, preset, settings)
+    tasks.train(run, preset, settings)
     progress.ended("train")
-    return made(out, preset, settings, where, over_an_hour, progress, judge_use=in_run)
+    return made(run, preset, settings, where, over_an_hour, progress, judge_use=in_run)
 
 
 def _as_versions(root: Path, preset: str, settings: list[str], append: bool, where: int | str, yes: bool) -> Path:

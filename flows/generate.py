@@ -1,9 +1,11 @@
 """Make rows with a generator that is fitted: generate -> validate -> export -> report."""
 
 from pathlib import Path
+from typing import Annotated
 
 import tasks
 from common import Workers, flow, front
+from pydantic import Field
 from showing import Progress, show
 
 from synth_pipeline.cli_options import workers_of
@@ -15,7 +17,7 @@ STAGES = ("generate", "validate", "export", "report")
 @flow
 def generate(
     run: Path,
-    rows: int | None = None,
+    rows: Annotated[int | None, Field(ge=1)] = None,
     where: str | None = None,
     settings: list[str] = [],
     workers: Workers = None,
@@ -36,7 +38,8 @@ def generate(
     Returns:
         The report.
     """
-    changes = [*settings, *([f"generate.rows={rows}"] if rows else []), *([f"generate.where={where}"] if where else [])]
+    asked = {"rows": rows, "where": where}
+    changes = settings + [f"generate.{name}={value}" for name, value in asked.items() if value is not None]
     open_run(run, changes)
     return made(run, str(run / CONFIG), changes, workers_of(workers, scheduler), over_an_hour, Progress(run, *STAGES))
 

@@ -16,7 +16,7 @@ from synth_pipeline.runs import Run
 @flow
 def train(
     preset: str = "default",
-    out: Path = Path("runs/default"),
+    out: Path | None = None,
     settings: list[str] = [],
     track: Literal["jsonl", "tensorboard"] = "jsonl",
     workers: Workers = None,
@@ -26,7 +26,7 @@ def train(
 
     Args:
         preset: Preset (default, smoke), or a YAML file of a run.
-        out: Run directory; made when absent.
+        out: Run directory; none: runs/PRESET.
         settings: Overrides of the preset, e.g. generator.kind=vae or seed=1.
         track: Where losses go; tensorboard: beside jsonl.
         workers: Processes that collect; none: 1.
@@ -35,11 +35,12 @@ def train(
     Returns:
         The folder of the fitted generator.
     """
-    stages.check(Run(out), load_run_config(preset, settings))
-    progress = Progress(out, "collect", "train")
+    run = out or Path("runs") / Path(preset).stem
+    stages.check(Run(run), load_run_config(preset, settings))
+    progress = Progress(run, "collect", "train")
     tasks.collect(preset, settings, workers_of(workers, scheduler))
     progress.ended("collect")
-    model: Path = tasks.train(out, preset, settings, track)
+    model: Path = tasks.train(run, preset, settings, track)
     progress.ended("train")
     return model
 

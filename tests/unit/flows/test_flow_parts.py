@@ -47,7 +47,7 @@ def test_every_parameter_of_a_form_says_what_it_is(flow):
 def test_choices_are_choices_and_folders_are_paths():
     form = train.train.parameters.properties
     assert form["track"]["enum"] == ["jsonl", "tensorboard"]
-    assert form["out"]["format"] == "path"
+    assert form["out"]["anyOf"][0]["format"] == "path"
     assert augment.augment.parameters.properties["append"]["type"] == "boolean"
     assert benchmark.benchmark.parameters.properties["seeds"]["minimum"] == 1
     assert benchmark.benchmark.parameters.required == ["datasets"]
