@@ -16,6 +16,8 @@ from pydantic.fields import FieldInfo
 
 from synth_pipeline.errors import ConfigError, nearest
 
+UNNAMED = re.compile(r"constrained-\w+|tuple\[.*\]")  # what pydantic calls the kinds of value that a key may have
+
 
 class Config(BaseModel):
     """Base of every configuration: frozen, no unknown keys, defaults checked too."""
@@ -70,7 +72,7 @@ def _over(default: Any, given: Any) -> Any:
 def _explain(error: ValidationError, model: type[BaseModel], where: str) -> ConfigError:
     # A misspelt key also leaves the right one missing: the misspelling is what the user has to hear about.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    path = [str(part) for part in first["loc"]]
+    path = [str(part) for part in first["loc"] if not UNNAMED.fullmatch(str(part))]
     key = ".".join(path) or "(top level)"
     if first["type"] == "extra_forbidden":
         known = sorted({name for kind in _walk(model, path[:-1])[0] for name in kind.model_fields})

@@ -1,6 +1,7 @@
 """Agents by the command line: on a run, on a dataset alone; resumed, refused, reported."""
 
 import pytest
+from command_line import contents
 
 from synth_pipeline.runs import read_json
 from synth_pipeline.scale import studies
@@ -15,9 +16,10 @@ def test_a_run_is_evaluated_once_and_the_report_shows_it(copied, shell, monkeypa
     # In this process: the other test below has worker processes.
     monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, **_: ((t, function(t)) for t in tasks))
     command = ("evaluate", "runs/smoke", "--agents", "bc", *QUICK)
+    before = contents(shell.folder / "runs/smoke/evaluation")
     planned = shell(*command, "--dry-run")
     assert "2 of 2 cells (bc)" in planned.out
-    assert not (shell.folder / "runs/smoke/evaluation").exists()
+    assert contents(shell.folder / "runs/smoke/evaluation") == before
     found = shell(*command)
     assert found.code == 0, found.err
     assert "Too few runs to tell" in found.out
@@ -53,7 +55,8 @@ def test_an_agent_alone_on_a_dataset(smoke, shell, monkeypatch):
     ],
 )
 def test_wrong_use_is_told_in_one_form(copied, shell, command, what):
+    before = contents(shell.folder / "runs/smoke/evaluation")
     found = shell(*command)
     assert found.code != 0
     assert what in found.error()["what"]
-    assert not (shell.folder / "runs/smoke/evaluation").exists()
+    assert contents(shell.folder / "runs/smoke/evaluation") == before
