@@ -12,6 +12,7 @@ A new metric needs one class here:
 
 import json
 import random
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -49,6 +50,22 @@ class MetricTests:
         (found,) = [m for m in self.measure(real, synthetic, seed) if m.metric == self.metric]
         return found
 
+    _measured: ClassVar[dict[tuple[type, str], Measurement]] = {}  # of a class, on rows that many tests look at
+
+    def usual(self) -> Measurement:
+        """Of fresh rows; measured once."""
+        return self._once("usual", self.value)
+
+    def spoilt(self) -> Measurement:
+        """Of corrupted rows; measured once."""
+        return self._once("spoilt", lambda: self.value(synthetic=self.corrupted()))
+
+    def _once(self, what, measure) -> Measurement:
+        key = (type(self), what)
+        if key not in self._measured:
+            self._measured[key] = measure()
+        return self._measured[key]
+
     @staticmethod
     def bad(found: Measurement) -> float:
         return badness(found.value, found.direction, found.target)
@@ -57,7 +74,7 @@ class MetricTests:
         return self.corrupt(FRESH, np.random.default_rng(0))
 
     def test_it_declares_what_it_is(self):
-        found = self.value()
+        found = self.usual()
         family, _, name = found.metric.partition(".")
         assert family
         assert name
@@ -69,16 +86,16 @@ class MetricTests:
         assert found.sample > 0
 
     def test_a_corruption_is_worse(self):
-        fresh, spoilt = self.value(), self.value(synthetic=self.corrupted())
+        fresh, spoilt = self.usual(), self.spoilt()
         assert self.bad(spoilt) > self.bad(fresh)
 
     def test_real_rows_against_themselves_are_as_good_as_it_gets(self):
-        same, fresh = self.value(synthetic=REAL.transitions()), self.value()
+        same, fresh = self.value(synthetic=REAL.transitions()), self.usual()
         assert self.bad(same) <= self.bad(fresh)
 
     def test_values_stay_inside_the_limits(self):
-        for synthetic in (FRESH, self.corrupted(), FRESH.take(np.arange(3)), REAL.transitions()):
-            found = self.value(synthetic=synthetic)
+        few, same = (self.value(synthetic=rows) for rows in (FRESH.take(np.arange(3)), REAL.transitions()))
+        for found in (self.usual(), self.spoilt(), few, same):
             assert found.limits[0] <= found.value <= found.limits[1]
 
     def test_a_seed_fixes_the_value_whatever_the_global_states(self):
@@ -93,7 +110,7 @@ class MetricTests:
 
     def test_the_order_of_rows_does_not_matter(self):
         order = np.random.default_rng(0).permutation(len(FRESH))
-        assert self.value(synthetic=FRESH.take(order)).value == pytest.approx(self.value().value, abs=1e-12)
+        assert self.value(synthetic=FRESH.take(order)).value == pytest.approx(self.usual().value, abs=1e-12)
 
     def test_inputs_are_not_changed(self):
         real, synthetic = REAL.transitions(), self.corrupted()
@@ -103,7 +120,7 @@ class MetricTests:
         assert [c.tobytes() for rows in (real, synthetic) for c in rows.columns.values()] == before
 
     def test_floor_is_there_with_episodes_and_not_without(self):
-        floor = self.value().floor
+        floor = self.usual().floor
         assert (floor is not None) == self.has_floor
         assert self.value(real=WITHOUT_EPISODES).floor is None
         assert self.value(real=ONE_EPISODE).floor is None
@@ -111,7 +128,7 @@ class MetricTests:
     def test_floor_is_between_the_corruption_and_perfection(self):
         if not self.has_floor:
             pytest.skip("no meaning between halves of the real data")
-        found, spoilt = self.value(), self.value(synthetic=self.corrupted())
+        found, spoilt = self.usual(), self.spoilt()
         worst, median = found.floor.worst95, found.floor.median
         if found.target is None:
             worst = badness(worst, found.direction)
@@ -119,4 +136,4 @@ class MetricTests:
         assert found.limits[0] <= found.floor.median <= found.limits[1]
 
     def test_it_is_strict_json(self):
-        assert json.loads(json.dumps(self.value().to_json(), allow_nan=False))["metric"] == self.metric
+        assert json.loads(json.dumps(self.usual().to_json(), allow_nan=False))["metric"] == self.metric
