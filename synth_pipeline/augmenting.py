@@ -60,6 +60,8 @@ def augment(root: Path, config: RunConfig, *, append: bool = False, workers: int
         stages.collect(config.dataset, rows=config.collect.rows, workers=workers)
     key = content_hash(source_of(config).fingerprint(), config.plain())
     with working(Run(root)):
+        if not (root / LINEAGE).exists():  # first of all: without it the folder would be taken for something else
+            write_json(root / LINEAGE, {"versions": []})
         versions = history(root)
         newest = versions[-1] if versions else None
         if newest and newest["key"] == key and newest["report"]:
@@ -132,7 +134,8 @@ def _planned(
         return config.replace(**changes), "warm"
     if before.generate.store:
         raise _no_append(config, f"a store at {before.generate.store}")
-    rows = max(round(before.generate.rows * units(data) / facts.units), before.generate.rows)
+    # Of the data that the generator was fitted on: the parent may have been appended to before.
+    rows = max(round(config.generate.rows * units(data) / facts.units), before.generate.rows)
     kept = {"held_out": before.held_out, "generate": before.generate.replace(rows=rows)}
     return before.replace(export=changes["export"], **kept), "append"
 

@@ -99,6 +99,19 @@ def test_rows_are_appended_and_the_generator_is_kept(config, tmp_path):
     assert models[0] == models[1]
     assert history(root)[1]["how"] == "append"
     before.verify()
+    save("mine.npz", 48)
+    augment(root, config, append=True)
+    assert len(store.open(root / "v2/store")) == 40_000
+
+
+def test_killed_before_the_first_version_was_noted_the_same_command_goes_on(config, tmp_path, monkeypatch):
+    root = tmp_path / "all"
+    with monkeypatch.context() as patch:
+        patch.delattr("synth_pipeline.augmenting._note")
+        with pytest.raises(NameError):
+            augment(root, config)
+    assert (root / "v0/config.yaml").exists()
+    assert augment(root, config) == root / "v0/report.html"
 
 
 def test_changed_rows_or_settings_are_fitted_anew(config, tmp_path):
