@@ -156,9 +156,10 @@ def after(instructions: list[Instruction], image: Image) -> None:
     image.tried("imports", f"python -c '{IMPORTS}'")
     for command in COMMANDS:
         image.tried(f"command {command}", f"{command} --help")
-    for flow in sorted((ROOT / "flows").glob("*.py")):
-        load = f"import runpy; runpy.run_path('flows/{flow.name}', run_name='flow')"
-        image.tried(f"import flows/{flow.name}", f"python -c {shlex.quote(load)}")
+    deployed = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    for entrypoint in sorted({deployment["entrypoint"] for deployment in deployed}):
+        load = f"from prefect.flows import load_flow_from_entrypoint as load; load({entrypoint!r})"  # as a worker does
+        image.tried(f"flow {entrypoint}", f"python -c {shlex.quote(load)}")
     image.tried("smoke run", "synthpipe run smoke -o runs/smoke")
     found = foreign_libraries(image)
     image.log.append({"step": "shared libraries", "ended": "failed" if found else "ok", "note": ", ".join(found)})

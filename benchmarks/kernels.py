@@ -19,7 +19,6 @@ from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.split import split_dataset
 from synth_pipeline.envs.toys import MixtureToy
 from synth_pipeline.generators.synther import SynthER, SyntherConfig
-from synth_pipeline.run_config import load_run_config
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.sources.collect import CollectedSource
 from synth_pipeline.validation.oracle import ks_uniform
@@ -33,8 +32,7 @@ def fitted(toy: str) -> SynthER:
     """The default on a toy."""
     stages.collect(f"{toy}/random", rows=ROWS)
     data = CollectedSource(f"{toy}/random", rows=ROWS).load()
-    settings = {name: value for name, value in load_run_config("default").generator.items() if name != "kind"}
-    config = SyntherConfig.parse(settings)
+    config = SyntherConfig()
     model = SynthER(config.replace(trainer=config.trainer.replace(gradient_steps=STEPS)))
     model.fit(split_dataset(data, seed=SEED).train, seed=SEED)
     return model

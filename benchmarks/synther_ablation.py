@@ -21,17 +21,17 @@ from synther import FINE, SEED, Bench, merged, shown
 from synth_pipeline.generators import base as generators
 from synth_pipeline.generators.base import build
 from synth_pipeline.generators.synther import SynthER
-from synth_pipeline.run_config import load_run_config
 from synth_pipeline.runs import read_json, write_json
 from synth_pipeline.seeding import Stage, stream
 
 ROWS, SHARE = 10_000, 5
+JOINT = {"rows": "joint", "normalizer": "standard", "sampler": FINE}
 ARMS: dict[str, dict[str, Any]] = {
     "default": {},
-    "whole rows, s' - s": {"rows": "joint", "sampler": FINE},
-    "whole rows, s' itself": {"rows": "joint", "next_observations": "state", "sampler": FINE},
-    "whole rows, s' - s, quantile maps": {"rows": "joint", "normalizer": "quantile", "sampler": FINE},
-    "quantile maps": {"normalizer": "quantile"},
+    "whole rows, s' - s": JOINT,
+    "whole rows, s' itself": {**JOINT, "next_observations": "state"},
+    "whole rows, s' - s, quantile maps": {**JOINT, "normalizer": "quantile"},
+    "z-scores": {"normalizer": "standard"},
     "bounds not spread": {"spread_bounds": False},
     "plain residual MLP 6 x 512": {"network": {"kind": "residual", "width": 512, "depth": 6}},
     "residual of s' always diffused": {"dynamics": {"residual": "diffusion"}},
@@ -42,8 +42,8 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "63 calls, sigma 80 to 0.002": {"num_steps": 63, "sigma_min": 0.002, "sigma_max": 80.0},
     "20 calls, sigma 80 to 0.002": FINE,
     "12 calls, sigma 10 to 0.03": {"num_steps": 12, "sigma_min": 0.03, "sigma_max": 10.0},
-    "7 calls, sigma 80 to 0.002": {**FINE, "num_steps": 7},
-    "5 calls, sigma 5 to 0.04": {"num_steps": 5},
+    "8 calls, sigma 80 to 0.002": {**FINE, "num_steps": 8},
+    "5 calls": {"num_steps": 5},
 }
 SHOWN = (
     "oracle.mean",
@@ -62,7 +62,7 @@ SHOWN = (
 
 def settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:
     """The default with changes, its diffusion trained for a share of the steps."""
-    default = load_run_config("default").generator
+    default = {"kind": "synther"}
     steps = build(default).config.model_dump()["trainer"]["gradient_steps"] // SHARE
     times = changes.get("trainer", {}).get("gradient_steps", 1)
     return merged(merged(default, changes), {"trainer": {"gradient_steps": steps * times}})

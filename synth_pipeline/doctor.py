@@ -15,7 +15,7 @@ from pathlib import Path
 
 from synth_pipeline import doctor_services as services
 from synth_pipeline.doctor_services import Check
-from synth_pipeline.errors import ResourceError
+from synth_pipeline.errors import ConfigError, ResourceError
 from synth_pipeline.tracking import counted, say, short
 
 PACKAGE = "synth-pipeline"
@@ -111,7 +111,11 @@ def _torch() -> Iterator[Check]:
     except ImportError as error:
         yield Check("torch", "fail", f"cannot be imported: {error}")
         return
-    device = pick_device("auto")
+    try:
+        device = pick_device("auto")
+    except ConfigError as error:
+        yield Check("torch", "fail", f"{error.what} ({error.found}); accepted: {error.accepted}")
+        return
     name = (
         torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {counted(torch.get_num_threads(), 'thread')}"
     )

@@ -17,7 +17,6 @@ from synth_pipeline import sources
 from synth_pipeline.data.containers import Episodes, Integers, concatenate_episodes
 from synth_pipeline.data.fields import Field
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.dynamics.twofold import learned_truth
 from synth_pipeline.errors import SourceError
 from synth_pipeline.generators import base as generators
 from synth_pipeline.runs import write_bytes
@@ -78,7 +77,9 @@ class Against:
         if self.rules is not None:
             self.rules.require(real.spec)
         truth = known_truth(real.spec)
-        if self.learn_oracle:
+        if self.learn_oracle and not truth.of_dynamics:
+            from synth_pipeline.dynamics.twofold import learned_truth  # torch: a second that most verbs save
+
             with FitProgress(None, label="oracle") as progress:
                 truth = learned_truth(real, truth, seed=self.seed, report=progress)
         compared = generators.modelled_fields(real.spec)

@@ -43,7 +43,6 @@ from synth_pipeline.sources.base import hash_prefix, units
 from synth_pipeline.store import Commit, ShardTask
 from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
-from synth_pipeline.utility import evaluate_where_known
 from synth_pipeline.validation.gate import load_suite, require_passed
 from synth_pipeline.validation.judging import CARD, outcome
 from synth_pipeline.validation.picture_files import read_pictures
@@ -385,6 +384,8 @@ def run_all(
     try:
         export(run, config)
         if config.evaluation.in_run:
+            from synth_pipeline.utility import evaluate_where_known  # torch: seconds that other verbs save
+
             evaluate_where_known(run, config, workers=workers, yes=yes)
     finally:  # also what failed the gate is reported
         page = report(run)

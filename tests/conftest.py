@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background jobs ignore Ctrl-C and hand that down; the programs that the tests interrupt must not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -15,3 +17,12 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 def pytest_collection_modifyitems(items):
     """Long tests first, so that at the end no worker waits for one of them."""
     items.sort(key=lambda item: "slow" not in item.keywords)
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """The bucket and the storage options of an S3 mock: one a process, for s3fs remembers the first it met."""
+    from s3_server import s3_server
+
+    with s3_server() as bucket_and_options:
+        yield bucket_and_options

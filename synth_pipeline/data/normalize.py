@@ -44,6 +44,10 @@ class Normalizer(Protocol):
         """Model units `[*lead, channels]` -> physical."""
         ...
 
+    def updated(self, x: Array) -> Self:
+        """The normalizer for a model that trains on, on rows `[n, channels]` that have grown or moved."""
+        ...
+
     @property
     def channels(self) -> int:
         """How many channels it was fitted on."""
@@ -83,6 +87,10 @@ class Affine:
     def decode(self, z: Array) -> npt.NDArray[np.float32]:
         """Model units -> physical, computed in float64."""
         return (np.asarray(z, np.float64) * self.scale + self.shift).astype(np.float32)
+
+    def updated(self, x: Array) -> Self:
+        """Itself, so that the model's weights mean what they meant: a line has no end that new rows could pass."""
+        return self
 
     @property
     def channels(self) -> int:
@@ -170,6 +178,10 @@ class Quantile:
     def decode(self, z: Array) -> npt.NDArray[np.float32]:
         """Normal scores -> physical, inside the observed range."""
         return self._map(z, lambda scores, knots: np.interp(scores, self.normal, knots))
+
+    def updated(self, x: Array) -> Self:
+        """Fitted anew: rows beyond the old knots would all have the outermost score, and never be reached."""
+        return self.fit(x, exempt=self.passed)
 
     def _scores(self, values: Floats, knots: Floats) -> Floats:
         first, last = np.searchsorted(knots, values, "left"), np.searchsorted(knots, values, "right")

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 import torch
 
+from synth_pipeline.errors import ConfigError
+
 Precision = Literal["auto", "float32", "bfloat16"]
 Resolved = Literal["float32", "bfloat16"]
+VARIABLE = "SYNTHPIPE_DEVICE"
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else the CPU."""
-    if name == "auto":
+    """`auto` is what the variable `SYNTHPIPE_DEVICE` says, else the first CUDA device, else the CPU.
+
+    Raises:
+        ConfigError: When torch has no such device here.
+    """
+    wanted = os.environ.get(VARIABLE, "auto") if name == "auto" else name
+    if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError) as error:  # a CPU build asserts
+        raise ConfigError(
+            f"the device '{wanted}' cannot be used",
+            found=str(error).splitlines()[0],
+            accepted=", ".join(["auto", "cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]),
+            fix=f"{VARIABLE}=auto takes what is there; `synthpipe doctor` says what that is",
+        ) from None
 
 
 def resolve_precision(wanted: Precision, device: torch.device) -> Resolved:

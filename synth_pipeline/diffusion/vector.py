@@ -137,7 +137,11 @@ class VectorDiffusion:
         dropout: float = 0.0,
         report: Report | None = None,
     ) -> None:
-        """Train on from the present weights, in the present units, on rows that have grown or changed (warm start)."""
+        """Train on from the present weights on rows that have grown or changed (warm start).
+
+        An affine normalizer stays as it is; a quantile map is fitted anew, and its columns are marginally normal again.
+        """
+        self._normalizer = self._normalizer.updated(x)
         network = self._network(0)
         network.load_state_dict(self._model.state_dict())
         self._train(x, given, dropout, network, self.config.trainer.shortened(share), seed, report, None)

@@ -52,8 +52,7 @@ def learned_truth(
         SourceError: When no real row can be judged.
         TrainingDivergedError: When a loss stops being finite.
     """
-    known = truth.oracle is not None or truth.kernel is not None
-    halves = None if known else next(real_halves(real, splits=1, seed=seed), None)
+    halves = None if truth.of_dynamics else next(real_halves(real, splits=1, seed=seed), None)
     if halves is None:
         return truth
     steps = config.trainer.gradient_steps

@@ -7,11 +7,13 @@ Our differences, each a setting
   1. `rows: factorised` draws p(s, a) by diffusion, then p(s' | s, a) and p(r | s, a, s'): each is an ensemble's mean,
      plus a diffused residual where a calibration test finds noise (`dynamics/conditional.py`). `joint` draws the whole
      row [s, a, r, s', termination] at once, as published; then `next_observations: difference` models s' - s.
-  2. A pre-norm network modulated by the noise level, 19 times smaller than the published one.
-  3. DPM-Solver++(2M) with few calls of the network instead of 255.
-  4. Terminations come from the environment's own function where it is known; otherwise they are modelled.
-  5. Values at a bound (clipped velocities, saturated actions) are spread beyond it to learn, and clipped when drawn.
-  6. `condition`: a relevance of rows (return, reward, nearness to a termination, rarity) that samples can be aimed at
+  2. (s, a) go through quantile maps, so that the network spends nothing on marginals. (Whole rows at once are better
+     z-scored: the maps stretch s' - s where it is small.)
+  3. A pre-norm network modulated by the noise level, 19 times smaller than the published one.
+  4. DPM-Solver++(2M) with few calls of the network instead of 255, from a noise that keeps rows near the data.
+  5. Terminations come from the environment's own function where it is known; otherwise they are modelled.
+  6. Values at a bound (clipped velocities, saturated actions) are spread beyond it to learn, and clipped when drawn.
+  7. `condition`: a relevance of rows (return, reward, nearness to a termination, rarity) that samples can be aimed at
      (PGR, Wang et al. 2024, arXiv:2410.18082), with importance weights that undo it.
 Always: actions and clipped observations inside their bounds, flags boolean, no global state.
 """
@@ -55,15 +57,16 @@ class SyntherConfig(VectorConfig):
 
     rows: Literal["factorised", "joint"] = Setting("factorised", description="p(s, a) first, or whole rows at once")
     next_observations: Literal["difference", "state"] = Setting("difference", description="model s' - s, or s' itself")
+    normalizer: Literal["standard", "min_max", "quantile"] = Setting("quantile", description="fitted on real rows")
     derive_terminations: bool = Setting(True, description="leave flags to the environment's function where it is known")
     spread_bounds: bool = Setting(True, description="spread values at a bound beyond it while learning")
     condition: str = Setting("none", description="relevance that samples can be aimed at; none: unconditional")
     condition_dropout: float = Setting(0.2, ge=0, lt=1, description="share of rows learned without their condition")
     sampler: SamplerConfig = Setting(
-        SamplerConfig(num_steps=7, sigma_min=0.04, sigma_max=5.0), description="how samples are drawn"
+        SamplerConfig(num_steps=8, sigma_min=0.1, sigma_max=6.0), description="how samples are drawn"
     )
     trainer: TrainerConfig = Setting(
-        TrainerConfig(gradient_steps=9_000, batch_size=1024, learning_rate=3e-3), description="the optimisation"
+        TrainerConfig(gradient_steps=10_500, batch_size=1024, learning_rate=3e-3), description="the optimisation"
     )
     dynamics: ConditionalConfig = Setting(ConditionalConfig(), description="p(s' | s, a) of factorised rows")
     rewards: ConditionalConfig = Setting(ConditionalConfig(regressor=SMALL), description="p(r | s, a, s') likewise")
@@ -99,17 +102,17 @@ class SynthER:
         if self._follows:
             self._fit_what_follows(data, seed, phases)
         x = self._spread(self._pack(rows), stream(seed, Stage.TRAIN, 9))
-        flags = np.zeros(x.shape[1], bool)
+        discrete = np.zeros(x.shape[1], bool)
         for field in self._layout:
-            flags[self._layout.slices[field.name]] = field.kind == "binary"
+            discrete[self._layout.slices[field.name]] = field.kind != "continuous"
         self._levels = Levels.of(self.config.condition, data)
-        # Flags stay 0 and 1, as published: their spread says nothing about the scale on which they matter.
-        self._diffusion.fit(x, seed=seed, exempt=flags, **self._told(), **phases.phase("rows"))
+        # Flags (as published) and classes stay 0 and 1: their spread says nothing about the scale on which they matter.
+        self._diffusion.fit(x, seed=seed, exempt=discrete, **self._told(), **phases.phase("rows"))
 
     def update(self, data: Dataset, *, seed: int, share: float = 1.0, report: Report | None = None) -> None:
         """Train on from the present weights, on a buffer that has grown (SynthER online, sec. 4.2 of the paper).
 
-        What follows from (s, a) is learned anew, which is cheap; the diffusion keeps its weights and units.
+        What follows from (s, a) is learned anew, which is cheap; the diffusion keeps its weights.
 
         Args:
             data: The whole buffer, old rows and new.

@@ -7,6 +7,7 @@ on a cluster can be simulated with thousands of workers (`benchmarks/scale.py`).
 from __future__ import annotations
 
 import statistics
+from bisect import insort
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
@@ -69,7 +70,7 @@ class Window:
         """A task ran while workers died, too often; True when it ran alone, else it will."""
         alone = self._alone == index
         if self._dropped(index) and not alone:
-            self._suspects.append(index)
+            insort(self._suspects, index)  # the innocent among them are not left waiting by whom fails first
         return alone
 
     def lost(self) -> None:

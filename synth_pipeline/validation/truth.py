@@ -65,6 +65,11 @@ class Truth:
     clip: Floats | None = None
     terminated: Callable[[Array], Array] | None = None
 
+    @property
+    def of_dynamics(self) -> bool:
+        """Whether it is known what follows an observation and an action."""
+        return self.oracle is not None or self.kernel is not None
+
     def bounded(self, observations: Array) -> Floats:
         """Observations as the environment would show them: float64, inside the clip."""
         values = np.asarray(observations, np.float64)

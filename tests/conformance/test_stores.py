@@ -3,15 +3,8 @@
 import uuid
 
 import pytest
-from s3_server import s3_server
 from store_samples import SMALL, TRAJECTORIES, TRANSITIONS
 from store_suite import StoreTests, TrajectoryStoreTests
-
-
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as bucket_and_options:
-        yield bucket_and_options
 
 
 class Local:
@@ -26,8 +19,8 @@ class S3:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def place(cls, server):
-        bucket, storage_options = server
+    def place(cls, s3):
+        bucket, storage_options = s3
         return lambda name: (f"s3://{bucket}/{uuid.uuid4().hex}/{name}", {"storage_options": storage_options})
 
 

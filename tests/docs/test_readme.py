@@ -10,8 +10,8 @@ The blocks are one shell: what one of them sets (`source .venv/bin/activate`) th
 `synthpipe` on the PATH. So that it takes seconds, commands are changed before they are run (`SUBSTITUTIONS`):
 `make run` becomes the smoke preset in the same run directory, other targets of the Makefile are only looked up
 (`make -n`), datasets with a simulator are collected with few rows, SynthER is trained for few steps, no more than
-`MAX_ROWS` rows are generated, they are judged by the table contract alone, and comparisons and trainings of
-agents are only planned.
+`MAX_ROWS` rows are generated, they are judged by the table contract alone, without pictures and Data Docs, and
+audits, comparisons and trainings of agents are only planned.
 """
 
 import re
@@ -31,6 +31,7 @@ SIMULATED = r"((?:hopper|halfcheetah|walker2d|pendulum|pointmaze-\w+|toy-[\w-]+)
 FEW = "{gradient_steps: 40, batch_size: 32}"
 FEW_MEAN = f"{{residual: none, regressor: {{width: 16, depth: 2, trainer: {FEW}}}}}"
 QUICK = " ".join(f"--set 'generator.{name}={FEW_MEAN}'" for name in ("dynamics", "rewards"))
+QUICK += "".join(f" --set validation.{setting}" for setting in ("splits=2", "expectations=false", "pictures=false"))
 JUDGED = f"--suite '{ROOT}/tests/docs/contract.yaml' --no-learned-oracle"
 SUBSTITUTIONS = (
     (r"-g synther\b", f"-g synther --set 'generator.trainer={FEW}' {QUICK}"),
@@ -40,10 +41,10 @@ SUBSTITUTIONS = (
     (rf"\bsynthpipe (collect|train) {SIMULATED}(?=\s|$)(?! --rows)", r"synthpipe \1 \2 --rows 600"),
     (r"(?<= )(-n|--rows) (\d+)", lambda m: f"{m[1]} {min(int(m[2]), MAX_ROWS)}"),
     (r"(?<=synthpipe )run (default|paper)\b", r"run smoke -o runs/\1"),
-    (r"\bsynthpipe (?:validate|audit) [^#&\n]*[^#&\s]", rf"\g<0> {JUDGED}"),
+    (r"\bsynthpipe validate [^#&\n]*[^#&\s]", rf"\g<0> {JUDGED}"),
     (rf"\bsynthpipe advise {SIMULATED}", r"\g<0> --rows 600"),
     (rf"\bsynthpipe evaluate --dataset {SIMULATED}", r"\g<0> --set collect.rows=600"),
-    (r"\bsynthpipe (?:compare|evaluate|advise) [^#&\n]*[^#&\s]", r"\g<0> --dry-run"),
+    (r"\bsynthpipe (?:audit|compare|evaluate|advise) [^#&\n]*[^#&\s]", r"\g<0> --dry-run"),
 )
 
 
@@ -149,6 +150,7 @@ def test_what_is_neither_run_nor_marked_is_found():
         ("synthpipe generate a -n 5000000", "synthpipe generate a -n 1000"),
         ("synthpipe validate a  # b", f"synthpipe validate a {JUDGED}  # b"),
         ("synthpipe validate a && c", f"synthpipe validate a {JUDGED} && c"),
+        ("synthpipe audit a --real b", "synthpipe audit a --real b --dry-run"),
         ("synthpipe compare a b  # c", "synthpipe compare a b --dry-run  # c"),
         ("synthpipe evaluate a  # b", "synthpipe evaluate a --dry-run  # b"),
         ("synthpipe advise hopper/medium", "synthpipe advise hopper/medium --rows 600 --dry-run"),

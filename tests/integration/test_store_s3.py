@@ -4,7 +4,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
-from s3_server import closed_port, s3_server
+from s3_server import closed_port
 from store_samples import PLAN, SMALL, TRANSITIONS, build, files, rows_for, write_task
 
 from synth_pipeline import store
@@ -14,16 +14,10 @@ from synth_pipeline.store.folder import open_folder
 SCHEMA = TRANSITIONS.replace(spec=SMALL, provenance=())
 
 
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as bucket_and_options:
-        yield bucket_and_options
-
-
 @pytest.fixture
-def environment(server, monkeypatch):
+def environment(s3, monkeypatch):
     """The usual way: nothing in the code, everything in the environment."""
-    bucket, options = server
+    bucket, options = s3
     monkeypatch.setenv("AWS_ENDPOINT_URL", options["endpoint_url"])
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -64,15 +58,15 @@ def test_a_bucket_that_does_not_exist(environment):
     assert "check that the bucket exists" in caught.value.fix
 
 
-def test_a_server_that_does_not_answer(server):
+def test_a_server_that_does_not_answer():
     options = {"key": "test", "secret": "test", "endpoint_url": f"http://127.0.0.1:{closed_port()}"}
     options |= {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 1}}
     with pytest.raises(StoreError, match="refused"):
         store.open("s3://bucket/store", storage_options=options)
 
 
-def test_a_conditional_write_that_lost_is_tried_again(server):
-    bucket, options = server
+def test_a_conditional_write_that_lost_is_tried_again(s3):
+    bucket, options = s3
     folder = open_folder(f"s3://{bucket}/race", options)
     for begin in (None, b"first "):
         if begin:

@@ -70,7 +70,7 @@ def test_the_installed_wheel_runs_the_smoke_preset_outside_the_repository(instal
     places = command_line.run(where, folder=tmp_path, program=python).out.splitlines()
     assert len(places) == len(SHIPPED) + 1
     assert all(place.startswith(str(installed)) for place in places), places
-    done = command_line.run("run", "smoke", folder=tmp_path, program=(str(installed / "bin" / "synthpipe"),))
+    done = command_line.run(*command_line.CONTROL, folder=tmp_path, program=(str(installed / "bin" / "synthpipe"),))
     assert done.code == 0, done.err
     assert (tmp_path / "runs" / "smoke" / "report.html").exists()
     loaded = "import synth_pipeline, sys; print(synth_pipeline.__file__); print(*sys.path, sep='\\n')"

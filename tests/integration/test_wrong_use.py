@@ -385,16 +385,23 @@ def test_a_damaged_model(copied, shell):
     refused(shell("generate", RUN), 6, "Checkpoint", "damaged", "train again")
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"store": 3}'])
-def test_json_of_another_shape(copied, shell, text):
+SHAPES = ("{}", "[]", '{"store": 3}')
+
+
+def test_a_scorecard_of_another_shape(copied, shell):
     """What the error tells to type mends it."""
     card = copied.run / "validation" / "scorecard.json"
     original = json.loads(card.read_text())["measurements"]
-    card.write_text(text)
-    error = refused(shell("report", RUN), 2, "Config", "is not a scorecard", f"synthpipe validate {RUN}")
-    refused(shell("export", RUN), 2, "Config", "is not a scorecard", f"synthpipe validate {RUN}")
+    for text in SHAPES:
+        card.write_text(text)
+        error = refused(shell("report", RUN), 2, "Config", "is not a scorecard", f"synthpipe validate {RUN}")
+        refused(shell("export", RUN), 2, "Config", "is not a scorecard", f"synthpipe validate {RUN}")
     assert typed(shell, error["fix"]).code == 0
     assert json.loads(card.read_text())["measurements"] == original
+
+
+@pytest.mark.parametrize("text", SHAPES)
+def test_notes_of_another_shape(copied, shell, text):
     (copied.run / "export" / "stage.json").write_text(text)
     assert shell("report", RUN).code == (0 if text.startswith("{") else 2)
     (copied.run / "model" / "generator" / "state.json").write_text(text)

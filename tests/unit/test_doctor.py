@@ -145,6 +145,13 @@ def test_a_gpu_that_is_asked_for_and_absent_fails(monkeypatch, asked, state):
     assert (f"unset {services.CUDA}" in check.text) == (state == "fail")
 
 
+def test_a_device_that_cannot_be_used_fails(monkeypatch):
+    monkeypatch.setenv("SYNTHPIPE_DEVICE", "cuda:99")
+    ((text, state),) = found("torch").items()
+    assert state == "fail"
+    assert "'cuda:99' cannot be used" in text
+
+
 def test_a_gpu_that_lies_idle_is_a_warning(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/nvidia0")

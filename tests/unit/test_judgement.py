@@ -48,15 +48,15 @@ def test_anyones_file_is_judged_and_gets_a_page(real, tmp_path):
 
 
 def test_where_nothing_is_known_dynamics_are_learned_and_their_own_error_is_told(real, tmp_path, monkeypatch):
-    from synth_pipeline import judgement
+    from synth_pipeline.dynamics import twofold
 
     asked = []
-    monkeypatch.setattr(judgement, "learned_truth", lambda real, truth, **how: asked.append(how["seed"]) or truth)
+    monkeypatch.setattr(twofold, "learned_truth", lambda real, truth, **how: asked.append(how["seed"]) or truth)
     for learn in (True, False):
         Against(real, SUITE, learn_oracle=learn, seed=7).reference(modelled_fields(real.spec))
     hopper = roll("hopper", episodes=4, steps=20)
     assert Against(hopper, SUITE).reference(modelled_fields(hopper.spec)).truth.oracle is not None
-    assert asked == [7, 0]  # not when told not to; where a simulator is known, there is nothing to learn
+    assert asked == [7]  # not when told not to; where a simulator is known, there is nothing to learn
 
 
 def test_controls_are_judged_at_equal_novelty():

@@ -140,3 +140,18 @@ def test_quantile_decodes_into_the_observed_range_only():
     x = RNG.standard_normal((1000, 1)).astype(np.float32)
     decoded = Quantile.fit(x).decode(np.array([[-50.0], [50.0]]))
     assert decoded[:, 0].tolist() == [x.min(), x.max()]
+
+
+@every_kind
+def test_units_of_a_growing_buffer(kind):
+    """Lines stay; quantile maps follow, since the old one gives every new row its outermost score."""
+    x = RNG.standard_normal((500, 2)).astype(np.float32)
+    grown = np.concatenate([x, x + np.float32(8)])
+    first = kind.fit(x, exempt=np.array([False, True]))
+    later = first.updated(grown)
+    if kind.is_affine:
+        assert later is first
+        return
+    assert len(np.unique(first.encode(grown)[500:, 0])) == 1
+    assert abs(later.encode(grown)[:, 0].mean()) < 0.01
+    assert np.array_equal(later.encode(grown)[:, 1], grown[:, 1])

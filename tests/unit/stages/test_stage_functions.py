@@ -66,11 +66,22 @@ def generated(made, mine, tmp_path):
     return mine
 
 
+@pytest.fixture(scope="module")
+def judged(made, tmp_path_factory):
+    """The same folder with the scorecard."""
+    folder = tmp_path_factory.mktemp("judged")
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        stages.validate(Run(folder / "run"), RunConfig.parse(CONFIGURATION))
+    return folder
+
+
 @pytest.fixture
-def validated(generated):
+def validated(judged, mine, tmp_path):
     """The run and configuration of `mine`, up to the scorecard."""
-    stages.validate(*generated)
-    return generated
+    shutil.copytree(judged, tmp_path, dirs_exist_ok=True)
+    return mine
 
 
 def save_rows(path, seed=0):

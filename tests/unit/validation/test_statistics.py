@@ -185,7 +185,7 @@ def test_rows_are_read_once_in_constant_memory(monkeypatch):
     few, many = Endless(20_000), Endless(500_001)
     _, little = peak(few)
     found, most = peak(many)
-    assert most < 1.2 * little
+    assert most < 2 * little  # of 25 times as many rows
     starts, stops = many.read_rows[::2], many.read_rows[1::2]
     assert starts == [0, *stops[:-1]]
     assert stops[-1] == 500_001
