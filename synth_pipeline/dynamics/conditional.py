@@ -27,7 +27,7 @@ from synth_pipeline.data.normalize import Standard
 from synth_pipeline.diffusion.loop import Phases, under
 from synth_pipeline.diffusion.trainer import TrainerConfig
 from synth_pipeline.diffusion.vector import NetworkConfig, SamplerConfig, VectorConfig, VectorDiffusion
-from synth_pipeline.dynamics.regressor import Floats, Regressor, RegressorConfig
+from synth_pipeline.dynamics.regressor import Floats, Moments, Regressor, RegressorConfig
 from synth_pipeline.seeding import Stage, stream
 
 EXACT = 1e-6  # share of the variance of y below which an error is rounding, not noise
@@ -117,13 +117,13 @@ class Conditional:
             return (self.shared >= self.config.least_shared) & (self.smooth <= self.config.most_smooth)
         return (self.shared > 0) & (self.config.residual == "diffusion")
 
-    def mean(self, x: Array) -> Floats:
-        """`[n, o]`, what is expected at `x [n, i]`."""
-        return self._mean.predict(x).mean
+    def predict(self, x: Array) -> Moments:
+        """What the ensemble of the mean expects at `x [n, i]`, and how far its members disagree."""
+        return self._mean.predict(x)
 
-    def sample(self, x: Array, rng: np.random.Generator) -> Floats:
-        """A draw of y `[n, o]` for every row of `x [n, i]`."""
-        y = self.mean(x)
+    def sample(self, x: Array, rng: np.random.Generator, *, expected: Moments | None = None) -> Floats:
+        """A draw of y `[n, o]` for every row of `x [n, i]`; `expected` is `predict(x)` where that is known already."""
+        y = (expected or self.predict(x)).mean.copy()
         if self.noisy.any():
             y[:, self.noisy] += self._rest.sample(len(x), rng, given=x)
         return y

@@ -64,6 +64,11 @@ class Moments:
     std: Floats
     disagreement: Floats
 
+    def replace(self, rows: npt.NDArray[np.int64], others: Moments) -> None:
+        """Put those of other inputs in the place of some rows."""
+        for mine, other in ((self.mean, others.mean), (self.std, others.std), (self.disagreement, others.disagreement)):
+            mine[rows] = other
+
 
 class Members(Perceptrons):
     """Perceptrons that give a mean and a bounded log-variance."""

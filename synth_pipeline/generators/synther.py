@@ -13,7 +13,10 @@ Our differences, each a setting
   4. DPM-Solver++(2M) with few calls of the network instead of 255, from a noise that keeps rows near the data.
   5. Terminations come from the environment's own function where it is known; otherwise they are modelled.
   6. Values at a bound (clipped velocities, saturated actions) are spread beyond it to learn, and clipped when drawn.
-  7. `condition`: a relevance of rows (return, reward, nearness to a termination, rarity) that samples can be aimed at
+  7. `familiar`: (s, a) on which the ensemble of the dynamics disagrees more than on nearly all real rows are drawn
+     again: the model cannot tell what follows there (as MOReL's detector of unknown (s, a), Kidambi et al. 2020,
+     arXiv:2005.05951, eq. 2). The price: real rows as uncertain as that, 2 %, have no counterpart.
+  8. `condition`: a relevance of rows (return, reward, nearness to a termination, rarity) that samples can be aimed at
      (PGR, Wang et al. 2024, arXiv:2410.18082), with importance weights that undo it.
 Always: actions and clipped observations inside their bounds, flags boolean, no global state.
 """
@@ -37,7 +40,7 @@ from synth_pipeline.diffusion.loop import Phases, under
 from synth_pipeline.diffusion.trainer import TrainerConfig
 from synth_pipeline.diffusion.vector import SamplerConfig, VectorConfig, VectorDiffusion
 from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig
-from synth_pipeline.dynamics.regressor import RegressorConfig
+from synth_pipeline.dynamics.regressor import Moments, RegressorConfig
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.generators.base import Postprocess, Report, derived_fields, modelled_fields
 from synth_pipeline.generators.relevance import NOWHERE, RELEVANCE, Aim, Levels
@@ -49,6 +52,7 @@ SMALL = RegressorConfig(
     depth=3,
     trainer=TrainerConfig(gradient_steps=3_000, batch_size=512, learning_rate=6e-3, weight_decay=1e-4),
 )
+REDRAWS = 4  # rounds in which unfamiliar rows are drawn again; what still is unfamiliar then is kept
 BEYOND = 0.3  # standard deviations, mean distance to which values at a bound are spread
 
 
@@ -60,6 +64,9 @@ class SyntherConfig(VectorConfig):
     normalizer: Literal["standard", "min_max", "quantile"] = Setting("quantile", description="fitted on real rows")
     derive_terminations: bool = Setting(True, description="leave flags to the environment's function where it is known")
     spread_bounds: bool = Setting(True, description="spread values at a bound beyond it while learning")
+    familiar: float = Setting(
+        0.98, gt=0, le=1, description="share of real rows as uncertain as a drawn one may be; 1: any (factorised rows)"
+    )
     condition: str = Setting("none", description="relevance that samples can be aimed at; none: unconditional")
     condition_dropout: float = Setting(0.2, ge=0, lt=1, description="share of rows learned without their condition")
     sampler: SamplerConfig = Setting(
@@ -81,6 +88,7 @@ class SynthER:
     def __init__(self, config: SyntherConfig | None = None, *, device: str = "auto") -> None:
         self.config, self._device = config or SyntherConfig(), device
         self._aim = NOWHERE
+        self._limit = math.inf  # disagreement of the dynamics ensemble up to which a row is familiar
         if self.config.condition != "none":
             RELEVANCE.load(self.config.condition)  # a wrong name is an error before anything is trained
 
@@ -143,10 +151,10 @@ class SynthER:
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
         """Noise at the address of the shard, through the solver, back to physical units."""
         levels, weights = self._levels.draw(rows, self._aim, rng)
-        columns = self._layout.unpack(self._diffusion.sample(rows, rng, given=levels, guidance=self._aim.guidance))
+        columns = self._drawn(levels, rows, rng)
         if self._follows:
-            columns |= self._post.bounded(columns)
-            columns |= self._what_follows(columns, rng)
+            columns, expected = self._familiar_only(columns, levels, rng)
+            columns |= self._what_follows(columns, rng, expected)
         elif self.config.next_observations == "difference":
             columns["next_observations"] = columns["observations"] + columns["next_observations"]
         return self._post.from_columns(columns, {} if weights is None else {"weight": weights})
@@ -164,7 +172,7 @@ class SynthER:
     def expected(self, rows: Transitions) -> dict[str, Array]:
         """The mean `next_observations` at the (s, a) of given rows, whether or not it is what is sampled."""
         before = np.asarray(rows["observations"], np.float64)
-        change = self._next.mean(self._layout.pack(rows.columns))
+        change = self._next.predict(self._layout.pack(rows.columns)).mean
         return {"next_observations": (before + change.reshape(before.shape)).astype(np.float32)}
 
     def _fit_what_follows(self, data: Dataset, seed: int, phases: Phases) -> None:
@@ -174,14 +182,40 @@ class SynthER:
         if "next_observations" in self._follows:
             change = _flat(np.asarray(rows["next_observations"], np.float64) - rows["observations"])
             self._next.fit(first, change, groups=groups, seed=seed, address=1, name="dynamics", phases=phases)
+            self._limit = float(np.quantile(self._next.predict(first).disagreement, self.config.familiar))
         if "rewards" in self._follows:
             told, rewards = self._told_to_rewards(rows), _flat(np.asarray(rows["rewards"], np.float64))
             self._reward.fit(told, rewards, groups=groups, seed=seed, address=2, name="rewards", phases=phases)
 
-    def _what_follows(self, columns: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+    def _drawn(self, levels: Array | None, rows: int, rng: np.random.Generator) -> dict[str, Array]:
+        """What the diffusion is a model of, inside the bounds that hold for it."""
+        x = self._diffusion.sample(rows, rng, given=levels, guidance=self._aim.guidance)
+        columns = self._layout.unpack(x)
+        return columns | self._post.bounded(columns) if self._follows else columns
+
+    def _familiar_only(
+        self, columns: dict[str, Array], levels: Array | None, rng: np.random.Generator
+    ) -> tuple[dict[str, Array], Moments | None]:
+        """Rows of which the ensemble can tell what follows, and what it expects there."""
+        if "next_observations" not in self._follows:
+            return columns, None
+        expected = self._next.predict(self._layout.pack(columns))
+        for _ in range(REDRAWS if self.config.familiar < 1 else 0):
+            strange = np.flatnonzero(expected.disagreement > self._limit)
+            if not len(strange):
+                break
+            again = self._drawn(None if levels is None else levels[strange], len(strange), rng)
+            for name, values in again.items():
+                columns[name][strange] = values
+            expected.replace(strange, self._next.predict(self._layout.pack(again)))
+        return columns, expected
+
+    def _what_follows(
+        self, columns: dict[str, Array], rng: np.random.Generator, expected: Moments | None = None
+    ) -> dict[str, Array]:
         found: dict[str, Array] = {}
         if "next_observations" in self._follows:
-            change = self._next.sample(self._layout.pack(columns), rng)
+            change = self._next.sample(self._layout.pack(columns), rng, expected=expected)
             before = columns["observations"]
             found["next_observations"] = (before + change.reshape(before.shape)).astype(np.float32)
             found |= self._post.bounded(found)
@@ -221,7 +255,7 @@ class SynthER:
     def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Spec, what follows from (s, a), diffusion, levels of the condition."""
         values: dict[str, Any] = {"spec": self._spec.plain()}
-        arrays = self._levels.arrays()
+        arrays = self._levels.arrays() | {"limit": np.array([self._limit])}
         models: dict[str, VectorDiffusion | Conditional] = {"rows": self._diffusion, **self._models()}
         for name, model in models.items():
             values[name], own = model.state()
@@ -232,6 +266,7 @@ class SynthER:
         """Inverse of `state`."""
         self._prepare(DatasetSpec.parse(values["spec"], where="saved spec"))
         self._levels = Levels.from_arrays(self.config.condition, arrays)
+        self._limit = float(arrays["limit"][0])
         self._diffusion.restore(values["rows"], under(arrays, "rows."))
         for name, model in self._models().items():
             model.restore(values[name], under(arrays, f"{name}."))

@@ -53,6 +53,7 @@ def test_the_preset_paper_is_the_published_recipe():
     assert (config.rows, config.next_observations, config.normalizer) == ("joint", "state", "standard")
     assert not config.derive_terminations
     assert not config.spread_bounds
+    assert config.familiar == 1
     assert (config.p_mean, config.p_std) == (-1.2, 1.2)
     assert (config.sampler.num_steps, config.sampler.churn, config.sampler.step) == (128, 80, "heun")
     t = config.trainer
@@ -143,6 +144,50 @@ def test_observations_stay_inside_what_the_environment_shows():
     assert np.isinf(high[:5]).all()
     for name in ("observations", "next_observations"):
         assert np.abs(drawn[name][:, 5:]).max() <= 10
+
+
+def strangeness(synther, rows):
+    return synther._next.predict(synther._layout.pack(rows.columns)).disagreement
+
+
+def test_rows_whose_outcome_the_ensemble_cannot_tell_are_drawn_again():
+    """Half of the real rows set the limit, so that about half of the first draws are beyond it; hardly one stays."""
+    data = Dataset(toy_dataset().spec, random_episodes([40] * 20, seed=1))
+    free, strict = (fitted(data, familiar=share, trainer=LONGER) for share in (1.0, 0.5))
+    assert np.mean(strangeness(strict, data.transitions()) <= strict._limit) == pytest.approx(0.5, abs=0.01)
+    assert np.mean(strangeness(free, draw(free, 2000)) > strict._limit) > 0.3
+    assert np.mean(strangeness(strict, draw(strict, 2000)) > strict._limit) < 0.05
+
+
+def test_what_follows_a_row_that_was_drawn_again_is_its_own():
+    """The mean that is kept from the first draw must not end up beside another (s, a)."""
+    synther = fitted(Dataset(toy_dataset().spec, random_episodes([40] * 20, seed=1)), familiar=0.5)
+    drawn = draw(synther, 500)
+    assert np.allclose(drawn["next_observations"], synther.expected(drawn)["next_observations"], atol=1e-5)
+
+
+def test_rows_drawn_again_keep_the_level_they_were_aimed_at():
+    data = Dataset(toy_dataset().spec, random_episodes([40] * 40, seed=1))
+    free, strict = (fitted(data, condition="reward", familiar=share, trainer=LONGER) for share in (1.0, 0.8))
+    top = np.quantile(nearness(data.transitions()), 0.9)
+    aim = Aim(where="reward", share=1.0, top=0.1)
+    of_free, of_strict = ((nearness(draw(model.aimed(aim), 2000)) > top).mean() for model in (free, strict))
+    assert of_strict > 0.8 * of_free
+
+
+def test_whole_rows_and_all_shares_leave_the_draw_as_it_is():
+    assert fitted(rows="joint", familiar=0.5)._limit == np.inf
+    free = fitted(familiar=1.0)
+    columns = free._drawn(None, 50, stream(0, Stage.GENERATE, 0, 0))
+    assert np.array_equal(draw(free)["actions"], columns["actions"])
+
+
+def test_the_limit_is_saved_with_the_model():
+    model = fitted(familiar=0.7)
+    other = SynthER(model.config)
+    other.restore(*model.state())
+    assert other._limit == model._limit < np.inf
+    assert np.array_equal(draw(other)["rewards"], draw(model)["rewards"])
 
 
 def test_an_aim_moves_the_rows_and_weights_bring_them_back():
