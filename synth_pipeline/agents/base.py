@@ -213,6 +213,10 @@ class Agent(Learner):
         """What acts in an environment."""
         return PolicyActor(self)
 
+    def actors(self) -> dict[float | None, Actor]:
+        """What acts in an environment, by the return that it is asked for, if it is; the first is judged."""
+        return {None: self.actor()}
+
     @torch.inference_mode()
     def act(self, observations: Array) -> Array:
         """`[n, o]` in physical units -> `[n, a]`, as it is judged: without exploration noise."""

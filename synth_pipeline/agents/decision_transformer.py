@@ -37,6 +37,7 @@ from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.windows import returns_to_go
 from synth_pipeline.diffusion.networks.transformer import Form, Transformer, dense, kept
+from synth_pipeline.envs.rollout import Actor
 from synth_pipeline.errors import SourceError
 
 OBSERVATIONS = slice(1, None, 3)  # among the tokens of a window
@@ -274,6 +275,10 @@ class DecisionTransformer(Agent):
                 target: the best over several would be chosen after the fact.
         """
         return HistoryActor(self, self.targets[0] if target is None else target)
+
+    def actors(self) -> dict[float | None, Actor]:
+        """One for every target."""
+        return {target: self.actor(target) for target in self.targets}
 
     def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Also the embedded time steps and the targets."""

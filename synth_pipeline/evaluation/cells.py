@@ -231,8 +231,13 @@ def _judged(agent: Agent, real: Dataset, task: Task, state: Path) -> tuple[list[
 def _evaluated(agent: Agent, real: Dataset, task: Task, step: int) -> dict[str, Any]:
     study, address = task.study, (2, task.cell.draw, task.cell.seed, step)
     environment = envs.make(str(real.spec.environment))
-    result = evaluate_actor(environment, agent.actor(), episodes=study.episodes, seed=study.seed, address=address)
-    return {"returns": result.returns.tolist(), "lengths": result.lengths.tolist()}
+    given: dict[str, Any] = {"episodes": study.episodes, "seed": study.seed, "address": address}
+    found = {target: evaluate_actor(environment, actor, **given) for target, actor in agent.actors().items()}
+    judged, *others = found.values()
+    said: dict[str, Any] = {"returns": judged.returns.tolist(), "lengths": judged.lengths.tolist()}
+    if others:
+        said["by_target"] = [{"target": target, "returns": r.returns.tolist()} for target, r in found.items()]
+    return said
 
 
 def _mixture(task: Task, real: Dataset) -> Mixture:

@@ -176,6 +176,10 @@ class ScoreScale:
     versions: Mapping[str, str]
     d4rl: D4rlConstants | None = None
 
+    def normalized(self, value: float) -> float:
+        """A mean return, read against the references: 0 at `random`, 100 at `best`."""
+        return 100 * (value - self.random) / (self.best - self.random)
+
     def score(self, evaluation: Evaluation) -> Score:
         """The score of an evaluation.
 
@@ -190,10 +194,9 @@ class ScoreScale:
                 accepted="{} at {} steps".format(*ours),
             )
         raw, constants = evaluation.mean, self.d4rl
-        normalized = 100 * (raw - self.random) / (self.best - self.random)
         d4rl = None if constants is None else constants.score(raw)
         label = None if d4rl is None or constants is None else f"D4RL's constants of {constants.dataset}"
-        return Score(raw, normalized, self.random, self.best, d4rl, label)
+        return Score(raw, self.normalized(raw), self.random, self.best, d4rl, label)
 
 
 def score_scale(environment: str, horizon: int) -> ScoreScale:

@@ -58,7 +58,7 @@ def outcomes(results: Results, scale: ScoreScale | None, **where: Any) -> Outcom
         if all(getattr(cell, name) == value for name, value in where.items()):
             value = final_outcome(result)
             if scale is not None and isinstance(value, float):
-                value = 100 * (value - scale.random) / (scale.best - scale.random)
+                value = scale.normalized(value)
             found[(cell.draw, cell.seed)] = value
     several = len({draw for draw, _ in found}) > 1
     return averaged(found, lambda run: run[0]) if several else found
@@ -69,7 +69,8 @@ def table(study: StudyConfig, results: Results, scale: ScoreScale | None) -> lis
 
     Returns:
         `size`, `agent`, `arm`, `score` (mean with interval), `return` (raw mean), `d4rl`, `difference` to the arm
-        `real` and `improvement` (None for that arm), `runs`, `diverged`, `seconds` (mean of a training).
+        `real` and `improvement` (None for that arm), `runs`, `diverged`, `seconds` (mean of a training); of agents that
+        are asked for a return `by_target`, what they got for each (the first is the one that is judged).
     """
     there = {(cell.size, cell.agent, cell.arm) for cell in results}
     wanted = [key for key in product(study.sizes, study.agents, study.arms) if key in there]
@@ -87,15 +88,36 @@ def _row(results: Results, scale: ScoreScale | None, seed: int, **where: Any) ->
     if where["arm"] != BASELINE and theirs[""]:
         row["difference"] = paired_difference(ours, theirs, seed=seed).plain()
         row["improvement"] = probability_of_improvement(ours, theirs, seed=seed).plain()
-    took = [r["seconds"] for c, r in results.items() if all(getattr(c, name) == v for name, v in where.items())]
-    return {**row, "runs": len(took), "seconds": round(float(np.mean(took)), 1) if took else None}
+    cells = [r for c, r in results.items() if all(getattr(c, name) == v for name, v in where.items())]
+    took = [r["seconds"] for r in cells]
+    row |= {"runs": len(took), "seconds": round(float(np.mean(took)), 1) if took else None}
+    asked = _by_target(cells, scale)
+    return {**row, "by_target": asked} if asked else row
+
+
+def _by_target(cells: list[Mapping[str, Any]], scale: ScoreScale | None) -> list[dict[str, float]]:
+    """Mean target and mean score, of cells that did not diverge; targets follow the data, so they are told by place."""
+    asked = [
+        e["by_target"] for r in cells if r["diverged"] is None for e in r.get("evaluations", ()) if "by_target" in e
+    ]
+    found = []
+    for of_place in zip(*asked, strict=True):
+        got = float(np.mean([np.mean(one["returns"]) for one in of_place]))
+        target = float(np.mean([one["target"] for one in of_place]))
+        found.append({"target": target, "score": got if scale is None else scale.normalized(got)})
+    return found
 
 
 def lines(rows: list[dict[str, Any]], *, scored: bool) -> list[str]:
     """The table for people, one line a row under a heading."""
     what = "score" if scored else "return"
     head = f"{'agent':<12} {'arm':<12} {'rows':>8}  {what:>22}  {'to real':>24}  {'runs':>4}  time"
-    return [head, *(_line(row) for row in rows)]
+    return [head, *(_line(row) for row in rows), *(_asked(row) for row in rows if "by_target" in row)]
+
+
+def _asked(row: Mapping[str, Any]) -> str:
+    said = ", ".join(f"{_number(one['score'])} of {one['target']:,.0f}" for one in row["by_target"])
+    return f"{row['agent']} with {row['arm']}, by the return it is asked for: {said}; the first is judged"
 
 
 def _line(row: Mapping[str, Any]) -> str:

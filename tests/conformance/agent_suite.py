@@ -252,6 +252,12 @@ class AgentTests:
         assert act(restored, observations).tobytes() == act(trained, observations).tobytes()
         assert restored.steps == STEPS
 
+    def test_the_first_of_its_actors_is_the_one_that_is_judged(self, trained):
+        first, observations = next(iter(trained.actors().values())), tiny().episodes.observations[:10]
+        first.reset(len(observations))
+        actions = first.act(observations, np.random.default_rng(0))
+        assert actions.tobytes() == act(trained, observations).tobytes()
+
     def test_what_is_saved_shares_no_memory_with_the_agent(self, trained):
         for array in trained.state()[1].values():
             array += 1

@@ -225,3 +225,21 @@ def test_a_study_does_what_is_missing_and_says_so(tmp_path, capsys, monkeypatch)
 def test_more_than_an_hour_is_asked_for(tmp_path):
     with pytest.raises(ConfigError, match="hours"):
         studies.run_study(study(agents={"bc": {**QUICK, "gradient_steps": 10**9}}), tmp_path)
+
+
+def test_an_agent_that_is_asked_for_a_return_is_shown_at_every_target_and_judged_at_the_first(tmp_path):
+    small = {"gradient_steps": 20, "width": 16, "depth": 1, "heads": 1, "context": 4, "batch_size": 8, "log_every": 5}
+    given = study(arms={"real": {}}, agents={"decision_transformer": {**small, "targets": [5.0, -60.0]}}, evaluations=2)
+    cell = Cell(150, 0, "real", "decision_transformer", 0)
+    found = run_cell(Task(given, cell, tmp_path, {"dataset": "points"}))
+    for evaluation in found["evaluations"]:
+        asked = evaluation["by_target"]
+        assert [one["target"] for one in asked] == [5.0, -60.0]
+        assert asked[0]["returns"] == evaluation["returns"]
+        assert asked[1]["returns"] != evaluation["returns"]
+    (row,) = table(given, {cell: found}, None)
+    assert row["by_target"][0]["score"] == pytest.approx(row["return"])
+    said = lines([row], scored=False)[-1]
+    assert said.startswith("decision_transformer with real, by the return it is asked for:")
+    assert " of 5, " in said
+    assert said.endswith("of -60; the first is judged")
