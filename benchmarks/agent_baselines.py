@@ -6,7 +6,7 @@
 TD3+BC and IQL against BC on hopper `medium-replay` and halfcheetah `medium`: 90,000 rows, 50,000 steps, five seeds; the
 paired 95 % interval must exclude 0 on hopper. Decision Transformer against BC on hopper `medium-expert`: 10,000 steps,
 three seeds, so points without intervals. Scores are means of the last five evaluations of ten episodes. Cells lie in
-`runs/baselines/`; a killed program goes on where it was.
+`runs/baselines/`; a killed program goes on where it was. Finished ones are on record in `results/cells/`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from evidence import record_table
+from cells_on_record import pack, run_on_record, unpack
+from evidence import RESULTS, record_table
 
 from synth_pipeline import stages
 from synth_pipeline.evaluation.statistics import paired_difference
 from synth_pipeline.evaluation.study import StudyConfig
 from synth_pipeline.evaluation.tables import lines, outcomes, scale_of, table
 from synth_pipeline.machine import cores
-from synth_pipeline.scale.studies import bill, run_study
+from synth_pipeline.scale.studies import bill
 from synth_pipeline.tracking import duration
 
 FOLDER, ROWS = Path("runs/baselines"), 100_000
@@ -43,10 +44,15 @@ STUDIES = {
 }
 
 
+def on_record(name: str) -> Path:
+    """Where the finished cells of a dataset are kept."""
+    return RESULTS / "cells" / f"baselines.{name.replace('/', '.')}.jsonl"
+
+
 def measured(name: str, config: StudyConfig, workers: int) -> dict[str, Any]:
     """Scores of one dataset, and every agent against BC."""
     stages.collect(config.dataset, rows=ROWS, workers=workers)
-    results = run_study(config, FOLDER, workers=workers, yes=True)
+    results = run_on_record(config, FOLDER, on_record(name), workers=workers)
     scale = scale_of(name.partition("/")[0], 1_000)
     rows = table(config, results, scale)
     print("\n".join([name, *lines(rows, scored=scale is not None)]), flush=True)
@@ -68,6 +74,8 @@ def main() -> None:
     if given.bill:
         for name, config in STUDIES.items():
             stages.collect(config.dataset, rows=ROWS, workers=given.workers)
+            unpack(on_record(name), FOLDER)
+            pack(on_record(name), config, FOLDER)
             left = bill(config, FOLDER, workers=given.workers)
             print(f"{name}: {left.cells[0]} of {left.cells[1]} cells, {duration(left.seconds)}")
         return
