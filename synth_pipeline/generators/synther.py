@@ -73,7 +73,7 @@ class SyntherConfig(VectorConfig):
         SamplerConfig(num_steps=8, sigma_min=0.1, sigma_max=6.0), description="how samples are drawn"
     )
     trainer: TrainerConfig = Setting(
-        TrainerConfig(gradient_steps=10_500, batch_size=1024, learning_rate=3e-3), description="the optimisation"
+        TrainerConfig(gradient_steps=10_000, batch_size=1024, learning_rate=3e-3), description="the optimisation"
     )
     dynamics: ConditionalConfig = Setting(ConditionalConfig(), description="p(s' | s, a) of factorised rows")
     rewards: ConditionalConfig = Setting(ConditionalConfig(regressor=SMALL), description="p(r | s, a, s') likewise")
