@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background jobs ignore Ctrl-C and hand that down; the programs that the tests interrupt must not.
@@ -12,6 +13,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+# The same examples every time and however slow the machine: a failure is the change's, never chance or load.
+# New ones: pytest --hypothesis-profile=fuzz
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", _PATIENT, derandomize=True, database=None)
+settings.register_profile("fuzz", _PATIENT, max_examples=1_000)
+settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items):

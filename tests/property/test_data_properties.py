@@ -17,7 +17,7 @@ from synth_pipeline.data.windows import gather, returns_to_go, segments, window_
 
 
 def check(*strategies):
-    return lambda test: settings(max_examples=50, deadline=None, derandomize=True)(given(*strategies)(test))
+    return lambda test: settings(max_examples=50)(given(*strategies)(test))
 
 
 float32 = st.floats(allow_nan=False, allow_infinity=False, width=32)

@@ -12,7 +12,7 @@ from synth_pipeline.store import Plan
 
 ROWS = TRANSITIONS.replace(spec=SMALL, provenance=())
 CHAINS = TRAJECTORIES.replace(spec=SMALL, provenance=())
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=12)
 
 
 @st.composite

@@ -79,7 +79,7 @@ def test_cosine_table_and_continuous_cosine_agree_inside():
 
 @pytest.mark.parametrize("name", ["vp_sde", "cosine", *DISCRETE])
 @given(share=fraction)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_variance_preserving_schedules_preserve_variance(name, share):
     schedule = SCHEDULES[name]
     t = inner_time(schedule, share)
@@ -88,7 +88,7 @@ def test_variance_preserving_schedules_preserve_variance(name, share):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @given(share=fraction)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_time_is_the_inverse_of_rho(name, share):
     schedule = SCHEDULES[name]
     t = inner_time(schedule, share)
@@ -148,7 +148,7 @@ def test_edm_grid_has_the_published_numbers():
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("name", CONTINUOUS)
 @given(num_steps=st.integers(1, 200))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_grids_fall_strictly_from_the_horizon_to_zero(name, spacing, num_steps):
     schedule = CONTINUOUS[name]
     grid = make_grid(schedule, num_steps, spacing=spacing)
@@ -161,7 +161,7 @@ def test_grids_fall_strictly_from_the_horizon_to_zero(name, spacing, num_steps):
 
 
 @given(total=st.integers(1, 300), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_discrete_grids_visit_every_index_once_from_the_last(total, data):
     num_steps = data.draw(st.integers(1, total))
     times = make_grid(Discrete(linear_betas(total)), num_steps).times

@@ -129,7 +129,7 @@ KINDS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(RULES, min_size=1, max_size=12), st.tuples(VALUES, VALUES, VALUES), st.tuples(KINDS, KINDS, KINDS))
 def test_it_agrees_with_the_gate_rule_by_rule(rules, values, kinds):
     """Also where a rule stands twice, a value is NaN or infinite, or nothing was measured, a floor included."""
@@ -200,7 +200,7 @@ SHAPES = st.sampled_from(
 )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(SHAPES, st.lists(st.tuples(SPOILERS, st.integers(0, 99)), max_size=3))
 def test_it_agrees_with_the_table_contract_on_any_rows(shapes, spoiled):
     rows = good()
