@@ -55,7 +55,7 @@ def opened(html, folder):
     )
     (folder / "watch.html").write_text(WATCH % frames, encoding="utf-8")
     command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", (folder / "watch.html").as_uri()]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=400)
     (found,) = re.findall(r'<pre id="found">(.*?)</pre>', run.stdout, re.DOTALL)
     return json.loads(unescape(found)), [line for line in run.stderr.splitlines() if "CONSOLE" in line]
 

@@ -509,15 +509,16 @@ def test_ctrl_c_is_a_sentence_and_130_and_the_same_command_goes_on(tmp_path):
     """SIGINT to the whole group, as a terminal sends it, while two workers are at it."""
     command = ["collect", DATASET, "--rows", "400000", "--workers", "2"]
     process = command_line.start(*command, folder=tmp_path)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list(tmp_path.rglob("manifest/*.json")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert (out, err) == ("", "interrupted; type the same command again to go on where it stopped\n")
+    assert err == "interrupted; type the same command again to go on where it stopped\n"
+    assert all(line.startswith("collect ") for line in out.splitlines())  # progress, on a slow machine
     again = command_line.start(*command, folder=tmp_path)
     assert "going on" in again.stdout.readline()
     os.killpg(again.pid, signal.SIGKILL)

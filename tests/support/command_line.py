@@ -55,7 +55,7 @@ def run(*command, folder, program=(SYNTHPIPE,), active=True):
         env=environment(folder, active=active),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 

@@ -58,7 +58,7 @@ def test_threads_are_pinned_in_workers_of_a_server_that_was_there_before(tmp_pat
     program = tmp_path / "served.py"
     program.write_text(SERVED_BEFORE)
     env = {**os.environ, "PYTHONPATH": str(Path(worker_tasks.__file__).parent)}
-    done = subprocess.run([sys.executable, str(program)], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(program)], env=env, capture_output=True, text=True, timeout=400)
     assert done.stdout.split("\n")[-2:] == ["[1]", ""], done.stderr
 
 

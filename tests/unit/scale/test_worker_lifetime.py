@@ -65,7 +65,7 @@ def test_workers_do_not_outlive_a_coordinator_that_was_killed(tmp_path):
 def test_an_interrupt_of_the_group_reaches_the_coordinator_alone(tmp_path):
     process, workers = coordinator(tmp_path)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == -signal.SIGINT
     assert err.count("Traceback (most recent call last)") == 1  # its own; the command line turns it into a sentence
     assert err.rstrip().endswith("KeyboardInterrupt")
