@@ -52,6 +52,9 @@ class SamplerConfig(Config):
     spacing: Spacing = Setting("karras", description="spacing of the noise levels")
     sigma_min: float = Setting(0.002, gt=0, description="smallest noise level, in standard deviations of the data")
     sigma_max: float = Setting(80.0, gt=0, description="largest noise level")
+    matched_start: bool = Setting(
+        True, description="begin with the spread of data and noise together; false: with sigma_max alone, as published"
+    )
     rows_per_call: int = Setting(1024, ge=1, description="rows that the network sees at once; part of the identity")
 
     @model_validator(mode="after")
@@ -219,7 +222,10 @@ class VectorDiffusion:
 
     def _solve(self, model: Denoiser, rows: int, grid: Grid, generator: torch.Generator) -> npt.NDArray[np.float32]:
         noise = torch.randn(rows, self._channels, generator=generator, device=self.device)
-        x = sample(model, noise * grid.start_scale.to(noise), grid, step=self.config.sampler.solver(), rng=generator)
+        config, scale = self.config.sampler, grid.start_scale
+        if config.matched_start:  # what sigma_max alone leaves out, every column lacks: 1.4 % of its spread at sigma 6
+            scale = torch.hypot(scale, torch.full_like(scale, self._edm.sigma_data))
+        x = sample(model, noise * scale.to(noise), grid, step=config.solver(), rng=generator)
         drawn: npt.NDArray[np.float32] = x.float().cpu().numpy()
         return drawn
 

@@ -45,6 +45,16 @@ def test_a_gaussian_is_learned_with_its_correlation(correlated):
     assert np.abs(np.cov(drawn.T) - np.cov(correlated.T)).max() < 0.5
 
 
+@pytest.mark.parametrize(("matched", "spread"), [(True, 1.0), (False, 3 / 10**0.5)])
+def test_the_start_has_the_spread_of_data_and_noise(correlated, monkeypatch, matched, spread):
+    """With the exact denoiser of a standard normal, x_0 = x_T / (1 + sigma_max^2)^(1/2): nothing else is left out."""
+    short = {"num_steps": 300, "sigma_min": 0.001, "sigma_max": 3.0, "matched_start": matched}
+    model = fitted(correlated, sampler=short, trainer={**QUICK["trainer"], "gradient_steps": 1})
+    monkeypatch.setattr(model, "_guided", lambda *_: lambda x, t: x / (1 + float(t) ** 2))
+    drawn = model.sample(40_000, rng())
+    assert (drawn.std(axis=0) / correlated.std(axis=0)).tolist() == pytest.approx([spread] * 2, rel=0.015)
+
+
 @pytest.mark.parametrize("y", [-1.5, 0.0, 1.5])
 def test_a_condition_is_followed(conditional, y):
     drawn = conditional.sample(1000, rng(), given=np.full((1000, 1), y))

@@ -56,6 +56,7 @@ def test_the_preset_paper_is_the_published_recipe():
     assert config.familiar == 1
     assert (config.p_mean, config.p_std) == (-1.2, 1.2)
     assert (config.sampler.num_steps, config.sampler.churn, config.sampler.step) == (128, 80, "heun")
+    assert not config.sampler.matched_start
     t = config.trainer
     assert (t.gradient_steps, t.batch_size, t.learning_rate) == (100_000, 256, 3e-4)
     assert (t.ema_decay, t.ema_every, t.clip_norm) == (0.995, 10, 1.0)
