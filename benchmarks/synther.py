@@ -150,17 +150,14 @@ class Bench:
             leftover.unlink()
         return model
 
-    def sample(self, arm: str) -> tuple[Transitions, float]:
-        """Rows of an arm and the seconds they took; drawn once."""
+    def sample(self, arm: str) -> Transitions:
+        """Rows of an arm; drawn once."""
         path = self.folder / f"{arm}.npz"
         if not path.exists():
-            begin = time.perf_counter()
-            rows = self._drawn(arm)
-            columns: dict[str, Any] = {**rows.columns, "seconds": time.perf_counter() - begin}
+            columns: dict[str, Any] = dict(self._drawn(arm).columns)
             np.savez(path, **columns)
         with np.load(path) as file:
-            columns = {name: file[name] for name in file.files}
-        return Transitions({name: c for name, c in columns.items() if name != "seconds"}), float(columns["seconds"])
+            return Transitions({name: file[name] for name in file.files if name != "seconds"})
 
     def _drawn(self, arm: str) -> Transitions:
         rng, count = stream(SEED, Stage.GENERATE, 0, 0), DRAWN[arm]
@@ -282,10 +279,10 @@ def absolute(bench: Bench, ours: Mapping[str, Measurement], began: float) -> Non
 
 def described(bench: Bench, arm: str, measured: Mapping[str, Measurement] | None = None) -> dict[str, Any]:
     """Fit and sample one arm, and judge it unless that was done."""
-    rows, drawing = bench.sample(arm)
+    rows = bench.sample(arm)
     measured = measured or {m.metric: m for m in judged(bench, rows)}
     shown_here = values(measured, "oracle.", "terminations.")
-    found = {"rows": len(rows), "drawing_seconds": round(drawing, 1), "measured": shown_here}
+    found: dict[str, Any] = {"rows": len(rows), "measured": shown_here}
     if arm != "control":
         model, plan = bench.fitted(arm), bench.plan(arm)
         found |= {
@@ -305,7 +302,7 @@ def fidelity(name: str, seconds: float, arms: list[str]) -> None:
     """Measure some arms of an environment, the default absolutely too; compare them once all are on record."""
     began, bench, ours = time.perf_counter(), Bench(name, seconds), None
     if "default" in arms:
-        rows = bench.sample("default")[0]
+        rows = bench.sample("default")
         ours = bench.measure(rows) | {m.metric: m for m in judged(bench, rows)}
         absolute(bench, ours, began)
     for arm in arms:
