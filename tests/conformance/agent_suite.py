@@ -12,10 +12,10 @@ All agents meet the same few hundred rows of a point mass among walls (`point_ma
 
 import inspect
 import json
-import random
 from dataclasses import replace
 from functools import cache
 
+import global_random
 import numpy as np
 import point_mass_data
 import pytest
@@ -59,16 +59,6 @@ def act(agent, observations):
     actor = agent.actor()
     actor.reset(len(observations))
     return actor.act(observations, np.random.default_rng(0))
-
-
-def seed_global_random_states(seed):
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
-
-
-def global_random_states():
-    return random.getstate(), str(np.random.get_state(legacy=False)), torch.get_rng_state().tolist()  # noqa: NPY002
 
 
 def tiny():
@@ -196,10 +186,13 @@ class AgentTests:
     # Same data, same seed, same bytes
 
     def test_fitting_again_with_the_same_seed_gives_the_same_bytes(self, trained):
-        seed_global_random_states(1)
-        before, reports = global_random_states(), []
-        again = self.untrained().fit(Mixture(tiny()), seed=7, report=lambda *values: reports.append(values))
-        assert global_random_states() == before
+        def fit():
+            reports = []
+            again = self.untrained().fit(Mixture(tiny()), seed=7, report=lambda *values: reports.append(values))
+            return again, reports
+
+        (again, reports), untouched = global_random.untouched(fit, 1)
+        assert untouched
         assert everything(again) == everything(trained)
         before = self.model_steps
         assert [step for step, _, _ in reports if step > before] == [before + 5, before + 10, before + STEPS]

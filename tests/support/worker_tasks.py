@@ -101,7 +101,7 @@ def stay(task):
     folder, name = task
     first = _count(folder, name) == 1
     Path(folder, f"pid-{name}").write_text(str(os.getpid()))
-    time.sleep(20 if first else 0)
+    time.sleep(100 if first else 0)
     return name
 
 

@@ -1,7 +1,9 @@
 import random
 
+import global_random
 import numpy as np
 import pytest
+import torch
 
 from synth_pipeline.seeding import Stage, integer_seed, sequence, stream
 
@@ -25,11 +27,13 @@ def test_neighbouring_addresses_draw_different_numbers():
 
 
 def test_addresses_do_not_touch_global_states():
-    before = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
-    stream(0, Stage.TRAIN).random(10)
-    integer_seed(0, Stage.TRAIN)
-    assert random.getstate() == before[0]
-    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    def draw():
+        stream(0, Stage.TRAIN).random(10)
+        integer_seed(0, Stage.TRAIN)
+
+    assert global_random.untouched(draw, 1)[1]
+    for theirs in (random.random, np.random.rand, lambda: torch.rand(1)):
+        assert not global_random.untouched(theirs, 1)[1]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**63, 2**100])

@@ -82,7 +82,7 @@ def test_a_worker_that_is_killed_in_the_middle_is_replaced(scheduler, tmp_path):
     results = list(map_tasks(worker_tasks.stay, [(str(tmp_path), "a")], workers=scheduler))
     killer.join()
     assert results == [((str(tmp_path), "a"), "a")]
-    assert time.monotonic() - begin < 19  # the first call would have stayed for twenty seconds
+    assert time.monotonic() - begin < 95  # the first call would have stayed for a hundred seconds
     assert worker_tasks.calls(tmp_path, "a") == 2
 
 
