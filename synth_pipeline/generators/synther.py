@@ -70,7 +70,7 @@ class SyntherConfig(VectorConfig):
     condition: str = Setting("none", description="relevance that samples can be aimed at; none: unconditional")
     condition_dropout: float = Setting(0.2, ge=0, lt=1, description="share of rows learned without their condition")
     sampler: SamplerConfig = Setting(
-        SamplerConfig(num_steps=8, sigma_min=0.1, sigma_max=10.0), description="how samples are drawn"
+        SamplerConfig(num_steps=7, sigma_min=0.1, sigma_max=10.0), description="how samples are drawn"
     )
     trainer: TrainerConfig = Setting(
         TrainerConfig(gradient_steps=10_000, batch_size=1024, learning_rate=3e-3), description="the optimisation"
