@@ -28,11 +28,11 @@ test-interop:
 	$(INTEROP)/bin/pip install -q --no-deps -e .
 	$(INTEROP)/bin/python -m pytest -m interop tests/interop
 
-# The lock first (torch from exactly this pin), then the package itself without touching anything.
+# The lock first (torch from exactly this pin), then the package itself without touching anything. pip would compile on
+# one core, tests of libraries too; templates of libraries that are no Python stay as they are.
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --no-compile -r requirements.lock
-	# pip would compile on one core, tests of libraries too; templates that are no Python of ours stay as they are.
 	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	$(BIN)/pip check

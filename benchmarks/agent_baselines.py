@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cells_on_record import pack, run_on_record, unpack
+from cells_on_record import refresh, run_on_record
 from evidence import RESULTS, record_table
 
 from synth_pipeline import stages
@@ -74,8 +74,7 @@ def main() -> None:
     if given.bill:
         for name, config in STUDIES.items():
             stages.collect(config.dataset, rows=ROWS, workers=given.workers)
-            unpack(on_record(name), FOLDER)
-            pack(on_record(name), config, FOLDER)
+            refresh(on_record(name), config, FOLDER)
             left = bill(config, FOLDER, workers=given.workers)
             print(f"{name}: {left.cells[0]} of {left.cells[1]} cells, {duration(left.seconds)}")
         return

@@ -31,6 +31,12 @@ def pack(record: Path, study: StudyConfig, folder: Path) -> None:
     write_bytes(record, "".join(f"{line}\n" for line in lines).encode())
 
 
+def refresh(record: Path, study: StudyConfig, folder: Path) -> None:
+    """Bring both places to the same cells."""
+    unpack(record, folder)
+    pack(record, study, folder)
+
+
 def run_on_record(
     study: StudyConfig, folder: Path, record: Path, *, workers: int, only: Callable[[Cell], bool] = lambda cell: True
 ) -> Results:

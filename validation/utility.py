@@ -36,7 +36,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
-from cells_on_record import pack, run_on_record, unpack
+from cells_on_record import refresh, run_on_record
 from evidence import record, record_table
 
 from synth_pipeline import stages
@@ -45,7 +45,7 @@ from synth_pipeline.evaluation.study import Cell, StudyConfig
 from synth_pipeline.evaluation.tables import BASELINE, outcomes, scale_of, sentence, table
 from synth_pipeline.machine import cores
 from synth_pipeline.run_config import load_run_config
-from synth_pipeline.scale.studies import bill, missing, tasks_of
+from synth_pipeline.scale.studies import bill, missing, run_study, tasks_of
 from synth_pipeline.tracking import duration
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -118,10 +118,11 @@ def measure(what: str, workers: int, size: int | None) -> None:
     began, found, left = time.perf_counter(), {}, 0
     for name, config in STUDIES[what]().items():
         stages.collect(config.dataset, rows=POOL, workers=workers)
-        results = run_on_record(config, FOLDER, on_record(what, name), workers=workers, only=wanted)
+        run_on_record(config, FOLDER, on_record(what, name), workers=workers, only=wanted)
         if open_cells := len(missing(tasks_of(config, FOLDER))):
             left += open_cells
             continue
+        results = run_study(config, FOLDER)  # of all sizes; they are there
         scale = scale_of(name, 1_000) if what == "returns" else None
         rows = table(config, results, scale)
         found[name] = {"study": config.plain(), "table": rows, "sentence": sentence(rows)}
@@ -169,8 +170,7 @@ def main() -> None:
         for name, make in STUDIES.items():
             for label, config in make().items():
                 stages.collect(config.dataset, rows=POOL, workers=given.workers)
-                unpack(on_record(name, label), FOLDER)
-                pack(on_record(name, label), config, FOLDER)
+                refresh(on_record(name, label), config, FOLDER)
                 left = bill(config, FOLDER, workers=given.workers)
                 print(
                     f"{name} {label}: {left.cells[0]} of {left.cells[1]} cells, {duration(left.seconds)}; {left.arms}"
