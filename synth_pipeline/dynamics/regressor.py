@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from synth_pipeline.data.fields import Array
 from synth_pipeline.data.normalize import Standard
 from synth_pipeline.diffusion.device import pick_device
 from synth_pipeline.diffusion.loop import Report, under
-from synth_pipeline.diffusion.networks.perceptrons import Perceptrons
 from synth_pipeline.diffusion.trainer import Trainer, TrainerConfig
 from synth_pipeline.seeding import Stage, integer_seed
 
@@ -70,22 +70,36 @@ class Moments:
             mine[rows] = other
 
 
-class Members(Perceptrons):
-    """Perceptrons that give a mean and a bounded log-variance."""
+class Members(nn.Module):
+    """Perceptrons that give a mean and a bounded log-variance, side by side in batched products.
+
+    Weights begin with standard deviation 1/sqrt(fan-in), biases at zero.
+    """
 
     def __init__(self, inputs: int, outputs: int, config: RegressorConfig, generator: torch.Generator) -> None:
-        sizes = [inputs, *[config.width] * config.depth, 2 * outputs]
-        super().__init__(sizes, members=config.members, generator=generator, initial="normal", activation=silu)
+        super().__init__()
+        self.members = config.members
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in pairwise([inputs, *[config.width] * config.depth, 2 * outputs]):
+            weight = torch.randn(config.members, fan_in, fan_out, generator=generator) / fan_in**0.5
+            self.weights.append(nn.Parameter(weight))
+            # Flat: the trainer decays matrices, and biases are none.
+            self.biases.append(nn.Parameter(torch.zeros(config.members * fan_out)))
         self.upper = nn.Parameter(torch.full((outputs,), 1.0))
         self.lower = nn.Parameter(torch.full((outputs,), -10.0))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`[b, inputs]` -> means and log-variances, `[members, b, outputs]` each."""
-        h = self.hidden(x)
+        h = x.expand(self.members, *x.shape)
+        for index in range(len(self.weights) - 1):
+            h = silu(self._affine(index, h))
         with torch.autocast(x.device.type, enabled=False):  # errors are a few percent of a mean: too fine for bfloat16
-            mean, raw = self.layer(-1, h.float()).chunk(2, dim=-1)
+            mean, raw = self._affine(-1, h.float()).chunk(2, dim=-1)
         bounded = self.upper - softplus(self.upper - raw)
         return mean, self.lower + softplus(bounded - self.lower)
+
+    def _affine(self, index: int, h: Tensor) -> Tensor:
+        return torch.baddbmm(self.biases[index].view(self.members, 1, -1), h, self.weights[index])
 
 
 class Regressor:

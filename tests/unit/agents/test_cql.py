@@ -82,7 +82,7 @@ def test_policy_and_critics_have_step_sizes_of_their_own():
 
 
 def test_weights_begin_orthogonal():
-    for weight in begun("cql", width=8).networks["critics"].weights[0]:
+    for weight in begun("cql", width=8).networks["critics"].layers[0].weight:
         assert torch.allclose(weight @ weight.T, torch.eye(len(weight)), atol=1e-5)
 
 

@@ -93,7 +93,7 @@ def test_densities_at_the_bounds_are_finite():
     assert torch.isfinite(squashed().log_density(OBSERVATIONS, corners)).all()
     far = squashed()
     with torch.no_grad():
-        far.network.biases[-1].fill_(30.0)
+        far.network.layers[-1].bias.fill_(30.0)
     assert torch.isfinite(far.sample(OBSERVATIONS, rng(), 3)[1]).all()
 
 

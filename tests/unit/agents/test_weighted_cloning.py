@@ -30,7 +30,7 @@ def test_iqls_value_learns_the_expectile_of_the_slow_critics():
     agent = begun("iql", expectile=0.9, learning_rate=3e-2, gradient_steps=1000, target_rate=1e-9)
     rows = agent.replay.all_real()
     origin = torch.zeros_like(rows.observations)
-    agent.networks["critics"].weights[0].data.mul_(10)  # actions must matter
+    agent.networks["critics"].layers[0].weight.data.mul_(10)  # actions must matter
     agent.networks["slow_critics"].load_state_dict(agent.networks["critics"].state_dict())
     rows = replace(rows, observations=origin)
     q = pessimistic(agent.networks["slow_critics"](origin, rows.actions)).detach()

@@ -59,8 +59,8 @@ def test_values_beyond_the_limit_are_divergence(offset, diverged):
     agent, monitor = watched()
     critics = agent.networks["critics"]
     with torch.no_grad():
-        critics.weights[-1].zero_()
-        critics.biases[-1].fill_(offset * monitor.limit)
+        critics.layers[-1].weight.zero_()
+        critics.layers[-1].bias.fill_(offset * monitor.limit)
     found = monitor.check()
     assert (found is not None) == diverged
     if found is not None:
@@ -71,10 +71,10 @@ def test_values_beyond_the_limit_are_divergence(offset, diverged):
 def test_weights_values_and_actions_that_are_not_finite_are_divergence(monkeypatch):
     agent, monitor = watched()
     with torch.no_grad():
-        agent.networks["critics"].weights[0].mul_(1e38)
+        agent.networks["critics"].layers[0].weight.mul_(1e38)
     assert "values of 'critics' are not finite" in monitor.check().reason
     with torch.no_grad():
-        agent.networks["actor"].weights[0][0, 0, 0] = float("nan")
+        agent.networks["actor"].vector[0] = float("nan")
     assert monitor.check() == Diverged(agent.steps, "weights of 'actor' are not finite")
     agent, monitor = watched("bc")
     monkeypatch.setattr(agent, "policy", lambda x: torch.full((len(x), 2), float("nan")))

@@ -254,8 +254,8 @@ def test_targets_are_the_mean_of_the_critics():
     fqe = FQE(right, SMALL.replace(members=3)).begin(Mixture(chain(200)), seed=0)
     with torch.no_grad():
         slow = fqe.networks["slow_critics"]
-        slow.weights[-1].zero_()
-        slow.biases[-1].copy_(torch.tensor([1.0, 2.0, 6.0]))
+        slow.layers[-1].weight.zero_()
+        slow.layers[-1].bias.copy_(torch.tensor([1.0, 2.0, 6.0]).view(3, 1, 1))
     rows = fqe.replay.all_real()
     torch.testing.assert_close(fqe._target(rows), rows.rewards + 3 * rows.discounts)
     assert sorted(rows.discounts.unique().tolist()) == [0, pytest.approx(DISCOUNT)]
