@@ -1,6 +1,7 @@
 """What each choice of SynthER's default is worth, on hopper: `synther.ablation`.
 
     python benchmarks/synther_ablation.py
+    python benchmarks/synther_ablation.py --arms "z-scores" "bounds not spread"   # only fit and measure these
 
 Every arm is the default with one choice undone, trained for a fifth of its steps (the learning rate falls to zero at
 the end), drawn from and measured with the same ruler. Trainings and samples are kept in `runs/benchmark-synther/`; a
@@ -106,11 +107,15 @@ def row(bench: Bench, name: str, model: SynthER) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Fit, draw, measure, record."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    """Fit, draw, measure; once every arm is there, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, help="only these trainings; nothing is recorded")
+    chosen = parser.parse_args().arms
     began, bench, table = time.perf_counter(), Bench("hopper"), {}
-    for name, changes in ARMS.items():
-        table[name] = row(bench, name, fitted(bench, name, changes))
+    for name in chosen or ARMS:
+        table[name] = row(bench, name, fitted(bench, name, ARMS[name]))
+    if chosen:
+        return
     default = fitted(bench, "default", {})
     for name, changes in DRAWING.items():
         model = redrawn(default, changes)
