@@ -16,7 +16,9 @@ Our differences, each a setting
   7. `familiar`: (s, a) on which the ensemble of the dynamics disagrees more than on nearly all real rows are drawn
      again: the model cannot tell what follows there (as MOReL's detector of unknown (s, a), Kidambi et al. 2020,
      arXiv:2005.05951, eq. 2). The price: real rows as uncertain as that, 2 %, have no counterpart.
-  8. `condition`: a relevance of rows (return, reward, nearness to a termination, rarity) that samples can be aimed at
+  8. `supported`: so are (s, a) that in some plane of two columns lie farther from all real rows than unseen real ones
+     do, inside the walls of a maze for instance (`support.py`).
+  9. `condition`: a relevance of rows (return, reward, nearness to a termination, rarity) that samples can be aimed at
      (PGR, Wang et al. 2024, arXiv:2410.18082), with importance weights that undo it.
 Always: actions and clipped observations inside their bounds, flags boolean, no global state.
 """
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field as Setting
 
 from synth_pipeline.config import Config
@@ -44,6 +47,7 @@ from synth_pipeline.dynamics.regressor import Moments, RegressorConfig
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.generators.base import Postprocess, Report, derived_fields, modelled_fields
 from synth_pipeline.generators.relevance import NOWHERE, RELEVANCE, Aim, Levels
+from synth_pipeline.generators.support import PlaneSupport
 from synth_pipeline.seeding import Stage, stream
 
 SMALL = RegressorConfig(
@@ -52,7 +56,7 @@ SMALL = RegressorConfig(
     depth=3,
     trainer=TrainerConfig(gradient_steps=3_000, batch_size=512, learning_rate=6e-3, weight_decay=1e-4),
 )
-REDRAWS = 4  # rounds in which unfamiliar rows are drawn again; what still is unfamiliar then is kept
+REDRAWS = 4  # rounds in which strange rows are drawn again; what still is strange then is kept
 BEYOND = 0.3  # standard deviations, mean distance to which values at a bound are spread
 
 
@@ -66,6 +70,13 @@ class SyntherConfig(VectorConfig):
     spread_bounds: bool = Setting(True, description="spread values at a bound beyond it while learning")
     familiar: float = Setting(
         0.98, gt=0, le=1, description="share of real rows as uncertain as a drawn one may be; 1: any (factorised rows)"
+    )
+    supported: float = Setting(
+        0.995,
+        gt=0,
+        le=1,
+        description="share of unseen real rows that lie as near to others in every plane of two columns"
+        " as drawn ones must; 1: any (factorised rows)",
     )
     condition: str = Setting("none", description="relevance that samples can be aimed at; none: unconditional")
     condition_dropout: float = Setting(0.2, ge=0, lt=1, description="share of rows learned without their condition")
@@ -89,6 +100,7 @@ class SynthER:
         self.config, self._device = config or SyntherConfig(), device
         self._aim = NOWHERE
         self._limit = math.inf  # disagreement of the dynamics ensemble up to which a row is familiar
+        self._support: PlaneSupport | None = None
         if self.config.condition != "none":
             RELEVANCE.load(self.config.condition)  # a wrong name is an error before anything is trained
 
@@ -153,7 +165,7 @@ class SynthER:
         levels, weights = self._levels.draw(rows, self._aim, rng)
         columns = self._drawn(levels, rows, rng)
         if self._follows:
-            columns, expected = self._familiar_only(columns, levels, rng)
+            columns, expected = self._audited(columns, levels, rng)
             columns |= self._what_follows(columns, rng, expected)
         elif self.config.next_observations == "difference":
             columns["next_observations"] = columns["observations"] + columns["next_observations"]
@@ -182,7 +194,7 @@ class SynthER:
         if "next_observations" in self._follows:
             change = _flat(np.asarray(rows["next_observations"], np.float64) - rows["observations"])
             self._next.fit(first, change, groups=groups, seed=seed, address=1, name="dynamics", phases=phases)
-            self._limit = float(np.quantile(self._next.predict(first).disagreement, self.config.familiar))
+            self._audit_by(first, groups)
         if "rewards" in self._follows:
             told, rewards = self._told_to_rewards(rows), _flat(np.asarray(rows["rewards"], np.float64))
             self._reward.fit(told, rewards, groups=groups, seed=seed, address=2, name="rewards", phases=phases)
@@ -193,21 +205,39 @@ class SynthER:
         columns = self._layout.unpack(x)
         return columns | self._post.bounded(columns) if self._follows else columns
 
-    def _familiar_only(
+    def _audit_by(self, first: Array, groups: npt.NDArray[np.int64]) -> None:
+        """What `_strange` needs, from the real (s, a)."""
+        c = self.config
+        self._limit, self._support = math.inf, None
+        if c.familiar < 1:
+            self._limit = float(np.quantile(self._next.predict(first).disagreement, c.familiar))
+        if c.supported < 1:
+            self._support = PlaneSupport.fit(first, groups, c.supported)
+
+    def _strange(self, first: Array, expected: Moments) -> npt.NDArray[np.bool_]:
+        """`[n]`, (s, a) that are not to be kept."""
+        strange = expected.disagreement > self._limit
+        return strange if self._support is None else strange | ~self._support.covers(first)
+
+    def _audited(
         self, columns: dict[str, Array], levels: Array | None, rng: np.random.Generator
     ) -> tuple[dict[str, Array], Moments | None]:
-        """Rows of which the ensemble can tell what follows, and what it expects there."""
+        """Rows without the strange ones, which are drawn again, and what the ensemble expects of each."""
         if "next_observations" not in self._follows:
             return columns, None
-        expected = self._next.predict(self._layout.pack(columns))
-        for _ in range(REDRAWS if self.config.familiar < 1 else 0):
-            strange = np.flatnonzero(expected.disagreement > self._limit)
+        first = self._layout.pack(columns)
+        expected = self._next.predict(first)
+        strange = np.flatnonzero(self._strange(first, expected))
+        for _ in range(REDRAWS):
             if not len(strange):
                 break
             again = self._drawn(None if levels is None else levels[strange], len(strange), rng)
             for name, values in again.items():
                 columns[name][strange] = values
-            expected.replace(strange, self._next.predict(self._layout.pack(again)))
+            first = self._layout.pack(again)
+            moments = self._next.predict(first)
+            expected.replace(strange, moments)
+            strange = strange[self._strange(first, moments)]
         return columns, expected
 
     def _what_follows(
@@ -256,6 +286,8 @@ class SynthER:
         """Spec, what follows from (s, a), diffusion, levels of the condition."""
         values: dict[str, Any] = {"spec": self._spec.plain()}
         arrays = self._levels.arrays() | {"limit": np.array([self._limit])}
+        if self._support is not None:
+            arrays |= {f"support.{name}": value for name, value in self._support.arrays().items()}
         models: dict[str, VectorDiffusion | Conditional] = {"rows": self._diffusion, **self._models()}
         for name, model in models.items():
             values[name], own = model.state()
@@ -267,6 +299,8 @@ class SynthER:
         self._prepare(DatasetSpec.parse(values["spec"], where="saved spec"))
         self._levels = Levels.from_arrays(self.config.condition, arrays)
         self._limit = float(arrays["limit"][0])
+        if "next_observations" in self._follows and self.config.supported < 1:
+            self._support = PlaneSupport.from_arrays(under(arrays, "support."))
         self._diffusion.restore(values["rows"], under(arrays, "rows."))
         for name, model in self._models().items():
             model.restore(values[name], under(arrays, f"{name}."))

@@ -53,7 +53,7 @@ def test_the_preset_paper_is_the_published_recipe():
     assert (config.rows, config.next_observations, config.normalizer) == ("joint", "state", "standard")
     assert not config.derive_terminations
     assert not config.spread_bounds
-    assert config.familiar == 1
+    assert config.familiar == config.supported == 1
     assert (config.p_mean, config.p_std) == (-1.2, 1.2)
     assert (config.sampler.num_steps, config.sampler.churn, config.sampler.step) == (128, 80, "heun")
     assert not config.sampler.matched_start
@@ -68,7 +68,7 @@ def test_the_published_sampler_calls_the_network_255_times():
 
 
 def test_the_default_sampler_calls_it_once_a_step():
-    synther = fitted()
+    synther = fitted(supported=1.0)
     assert calls_of(synther) == synther.calls == 6
 
 
@@ -154,7 +154,7 @@ def strangeness(synther, rows):
 def test_rows_whose_outcome_the_ensemble_cannot_tell_are_drawn_again():
     """Half of the real rows set the limit, so that about half of the first draws are beyond it; hardly one stays."""
     data = Dataset(toy_dataset().spec, random_episodes([40] * 20, seed=1))
-    free, strict = (fitted(data, familiar=share, trainer=LONGER) for share in (1.0, 0.5))
+    free, strict = (fitted(data, familiar=share, supported=1.0, trainer=LONGER) for share in (1.0, 0.5))
     assert np.mean(strangeness(strict, data.transitions()) <= strict._limit) == pytest.approx(0.5, abs=0.01)
     assert np.mean(strangeness(free, draw(free, 2000)) > strict._limit) > 0.3
     assert np.mean(strangeness(strict, draw(strict, 2000)) > strict._limit) < 0.05
@@ -176,18 +176,29 @@ def test_rows_drawn_again_keep_the_level_they_were_aimed_at():
     assert of_strict > 0.8 * of_free
 
 
+def test_rows_beside_all_real_ones_in_some_plane_are_drawn_again():
+    data = Dataset(toy_dataset().spec, random_episodes([40] * 20, seed=1))
+    free, strict = (fitted(data, familiar=1.0, supported=share, trainer=LONGER) for share in (1.0, 0.2))
+    rows = [strict._layout.pack(draw(model, 2000).columns) for model in (free, strict)]
+    outside = [1 - strict._support.covers(x).mean() for x in rows]
+    assert outside[0] > 0.05
+    assert outside[1] < 0.3 * outside[0]
+
+
 def test_whole_rows_and_all_shares_leave_the_draw_as_it_is():
-    assert fitted(rows="joint", familiar=0.5)._limit == np.inf
-    free = fitted(familiar=1.0)
+    joint = fitted(rows="joint", familiar=0.5, supported=0.5)
+    assert (joint._limit, joint._support) == (np.inf, None)
+    free = fitted(familiar=1.0, supported=1.0)
     columns = free._drawn(None, 50, stream(0, Stage.GENERATE, 0, 0))
     assert np.array_equal(draw(free)["actions"], columns["actions"])
 
 
-def test_the_limit_is_saved_with_the_model():
+def test_limit_and_support_are_saved_with_the_model():
     model = fitted(familiar=0.7)
     other = SynthER(model.config)
     other.restore(*model.state())
     assert other._limit == model._limit < np.inf
+    assert np.array_equal(other._support.covered, model._support.covered)
     assert np.array_equal(draw(other)["rewards"], draw(model)["rewards"])
 
 
