@@ -41,6 +41,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 DRAWING: dict[str, dict[str, Any]] = {
     "unfamiliar rows kept": {"familiar": 1.0},
+    "unsupported rows kept": {"supported": 1.0},
+    "both kept": {"familiar": 1.0, "supported": 1.0},
     "63 calls, sigma 80 to 0.002": {"sampler": {"num_steps": 63, "sigma_min": 0.002, "sigma_max": 80.0}},
     "20 calls, sigma 80 to 0.002": {"sampler": FINE},
     "12 calls, sigma 10 to 0.03": {"sampler": {"num_steps": 12, "sigma_min": 0.03, "sigma_max": 10.0}},

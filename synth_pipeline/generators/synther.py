@@ -298,7 +298,7 @@ class SynthER:
         """Inverse of `state`."""
         self._prepare(DatasetSpec.parse(values["spec"], where="saved spec"))
         self._levels = Levels.from_arrays(self.config.condition, arrays)
-        self._limit = float(arrays["limit"][0])
+        self._limit = float(arrays["limit"][0]) if self.config.familiar < 1 else math.inf
         if "next_observations" in self._follows and self.config.supported < 1:
             self._support = PlaneSupport.from_arrays(under(arrays, "support."))
         self._diffusion.restore(values["rows"], under(arrays, "rows."))

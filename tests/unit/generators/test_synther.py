@@ -199,6 +199,9 @@ def test_limit_and_support_are_saved_with_the_model():
     other.restore(*model.state())
     assert other._limit == model._limit < np.inf
     assert np.array_equal(other._support.covered, model._support.covered)
+    free = SynthER(model.config.replace(familiar=1.0, supported=1.0))
+    free.restore(*model.state())
+    assert (free._limit, free._support) == (np.inf, None)
     assert np.array_equal(draw(other)["rewards"], draw(model)["rewards"])
 
 
