@@ -9,6 +9,7 @@ by component of y; both are asked about errors e of members of the ensemble on r
   in the same direction; noise has no direction: `smooth` = E[e e_neighbour] / E[e^2] is about 0 (lack of fit by near
   replicates, Daniel and Wood 1980, ch. 7).
 A component is noise when it is shared and not smooth; its residual is learned by a small conditional diffusion.
+A component with few values in the data (a sparse reward, a goal that stands still) is drawn as the nearest of them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from synth_pipeline.seeding import Stage, stream
 
 EXACT = 1e-6  # share of the variance of y below which an error is rounding, not noise
 BLOCK = 128  # rows at once whose neighbours are looked for
+FEW = 10  # values that a discrete component takes at most
+ROWS_A_VALUE = 100  # mean number of rows that take each: in fewer rows, few values say nothing
 
 
 class ConditionalConfig(Config):
@@ -96,6 +99,7 @@ class Conditional:
             SourceError: Without rows, or with NaN in them.
             TrainingDivergedError: When loss or gradient stop being finite.
         """
+        self._values = [few_values(column) for column in y.T]
         left_out = groups % self.config.regressor.members
         self._mean = self._regressor()
         self._mean.fit(x, y, seed=seed, address=2 * address, left_out=left_out, **phases.phase(name))
@@ -126,6 +130,9 @@ class Conditional:
         y = (expected or self.predict(x)).mean.copy()
         if self.noisy.any():
             y[:, self.noisy] += self._rest.sample(len(x), rng, given=x)
+        for column, values in enumerate(self._values):
+            if len(values):
+                y[:, column] = nearest(y[:, column], values)
         return y
 
     @property
@@ -138,6 +145,7 @@ class Conditional:
         found = {"shared": self.shared, "smooth": self.smooth, "noisy": self.noisy}
         values: dict[str, Any] = {name: array.tolist() for name, array in found.items()}
         arrays = {f"mean.{name}": array for name, array in self._mean.arrays().items()}
+        arrays |= {f"values.{column}": array for column, array in enumerate(self._values)}
         if self.noisy.any():
             values["residual"], rest = self._rest.state()
             arrays |= {f"residual.{name}": array for name, array in rest.items()}
@@ -147,6 +155,7 @@ class Conditional:
         """Inverse of `state`."""
         self.shared, self.smooth = (np.array(values[name], np.float64) for name in ("shared", "smooth"))
         self.noisy = np.array(values["noisy"], bool)
+        self._values = [np.array(arrays[f"values.{column}"], np.float64) for column in range(len(self.noisy))]
         self._mean = self._regressor()
         self._mean.restore(under(arrays, "mean."))
         if self.noisy.any():
@@ -158,6 +167,18 @@ class Conditional:
 
     def _diffusion(self) -> VectorDiffusion:
         return VectorDiffusion(self.config.diffusion, device=self._device)
+
+
+def few_values(column: Array) -> Floats:
+    """The values of a discrete column `[n]`, rising; none for a continuous one."""
+    values = np.unique(column).astype(np.float64)
+    return values if len(values) <= min(FEW, len(column) // ROWS_A_VALUE) else values[:0]
+
+
+def nearest(y: Floats, values: Floats) -> Floats:
+    """Every element of y `[n]` as the nearest of some rising values; the lower one where two are as near."""
+    found: Floats = values[np.searchsorted((values[1:] + values[:-1]) / 2, y)]
+    return found
 
 
 def shared_error(errors: Floats, left_out: npt.NDArray[np.int64]) -> Floats:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from synth_pipeline.diffusion.loop import Phases
-from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig, shared_error, smooth_error
+from synth_pipeline.dynamics.conditional import (
+    Conditional,
+    ConditionalConfig,
+    few_values,
+    nearest,
+    shared_error,
+    smooth_error,
+)
 
 FEW = {"gradient_steps": 400, "batch_size": 256, "warmup_steps": 20, "learning_rate": 3e-3, "precision": "float32"}
 CONFIG = {
@@ -69,7 +76,7 @@ def test_the_noise_has_its_modes_at_every_x(two_sided):
 
 def test_the_mean_alone_is_where_nothing_is():
     x, rng = rows(2000), np.random.default_rng(1)
-    y = rng.choice([-1.0, 1.0], (len(x), 1))
+    y = rng.choice([-1.0, 1.0], (len(x), 1)) + 0.01 * rng.standard_normal((len(x), 1))
     model = fitted(y, x, residual="none")
     assert np.abs(model.sample(x, rng)).mean() < 0.3
     assert list(model.phases("y")) == ["y"]
@@ -82,6 +89,35 @@ def test_a_residual_that_is_not_needed_is_not_counted():
     model.fit(x, hard(x), groups=np.arange(len(x)), seed=0, address=1, name="y", phases=phases)
     phases.phase("next")["report"](10, 10, {"loss": 1.0})
     assert counted[-1][:2] == (model.phases("y")["y"] + 10,) * 2
+
+
+def test_a_component_of_few_values_takes_no_others():
+    """A sparse reward beside a continuous column and one that never changes; all of it survives saving."""
+    x = rows()
+    sparse = np.where(x[:, 0] + x[:, 1] > 1, 1.0, np.where(x[:, 2] > 0.5, -0.1, 0.0))
+    y = np.stack([sparse, hard(x)[:, 0], np.zeros(len(x))], axis=1)
+    model = fitted(y, x, residual="none")
+    other = Conditional(model.config)
+    other.restore(*model.state())
+    fresh = rows(seed=5)
+    drawn, again = (m.sample(fresh, np.random.default_rng(0)) for m in (model, other))
+    assert np.unique(drawn[:, 0]).tolist() == [-0.1, 0.0, 1.0]
+    assert len(np.unique(drawn[:, 1])) > 1000
+    assert not drawn[:, 2].any()
+    assert np.array_equal(drawn, again)
+
+
+def test_few_values_in_few_rows_say_nothing():
+    column = np.arange(3.0)
+    assert few_values(np.tile(column, 200)).tolist() == [0, 1, 2]
+    assert not len(few_values(np.tile(column, 20)))
+    assert not len(few_values(np.tile(np.arange(11.0), 1000)))
+
+
+def test_nearest_values():
+    values = np.array([-1.0, 0.0, 4.0])
+    assert nearest(np.array([-9.0, -0.6, -0.4, 1.9, 2.1, 9.0]), values).tolist() == [-1, -1, 0, 0, 4, 4]
+    assert nearest(np.array([2.0, -3.0]), np.array([7.0])).tolist() == [7, 7]
 
 
 def test_it_is_saved_with_what_it_decided(two_sided):
