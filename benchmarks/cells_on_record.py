@@ -26,6 +26,8 @@ def unpack(record: Path, folder: Path) -> None:
 def pack(record: Path, study: StudyConfig, folder: Path) -> None:
     """Put every finished cell of a study on record, a line each; cells of another study or data leave it."""
     files = sorted({task.result_file for task in tasks_of(study, folder) if task.result_file.exists()})
+    if not files and not record.exists():
+        return
     lines = [json.dumps({"file": path.name, **read_json(path)}, sort_keys=True) for path in files]
     record.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(record, "".join(f"{line}\n" for line in lines).encode())

@@ -157,7 +157,7 @@ class Bench:
             columns: dict[str, Any] = dict(self._drawn(arm).columns)
             np.savez(path, **columns)
         with np.load(path) as file:
-            return Transitions({name: file[name] for name in file.files if name != "seconds"})
+            return Transitions({name: file[name] for name in file.files})
 
     def _drawn(self, arm: str) -> Transitions:
         rng, count = stream(SEED, Stage.GENERATE, 0, 0), DRAWN[arm]

@@ -3,7 +3,7 @@
 A diffusion model leaks a little between modes: into walls of a maze, between the goals of episodes. An ensemble of the
 dynamics does not notice where the motion that it extrapolates is smooth, and in many columns at once every row is far
 from all others. In two columns data are dense, and two suffice for such gaps. Samples audited one by one: Alaa et al.
-2022 (arXiv:2102.08921, sec. 5).
+2022 (arXiv:2102.08921).
 """
 
 from __future__ import annotations

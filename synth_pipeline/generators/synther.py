@@ -299,8 +299,8 @@ class SynthER:
         self._prepare(DatasetSpec.parse(values["spec"], where="saved spec"))
         self._levels = Levels.from_arrays(self.config.condition, arrays)
         self._limit = float(arrays["limit"][0]) if self.config.familiar < 1 else math.inf
-        if "next_observations" in self._follows and self.config.supported < 1:
-            self._support = PlaneSupport.from_arrays(under(arrays, "support."))
+        audited = "next_observations" in self._follows and self.config.supported < 1
+        self._support = PlaneSupport.from_arrays(under(arrays, "support.")) if audited else None
         self._diffusion.restore(values["rows"], under(arrays, "rows."))
         for name, model in self._models().items():
             model.restore(values[name], under(arrays, f"{name}."))

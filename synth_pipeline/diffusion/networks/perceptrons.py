@@ -115,6 +115,8 @@ class Perceptrons(nn.Module):
             x: Inputs.
             first: Only the first so many members; None: all.
         """
+        if not torch.is_grad_enabled():  # acting, targets: nothing is kept
+            return _run(self._form.layers(self.vector, first), x)[0]
         outputs: Tensor = _Pass.apply(x, self.vector, self._form, first)  # type: ignore[no-untyped-call]
         return outputs
 
@@ -124,19 +126,10 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, vector: Tensor, form: Form, first: int | None) -> Tensor:
-        layers = form.layers(vector, first)
-        h = x if x.ndim == 3 else x.expand(len(layers[0].weight), *x.shape)
-        inputs: list[Tensor] = [h]
-        normals: list[Tensor] = []
-        for layer in layers[:-1]:
-            h = torch.baddbmm(layer.bias, h, layer.weight)
-            if layer.norm is not None:
-                normals += _normalized(h)
-                h = torch.addcmul(layer.norm.shift, h, layer.norm.scale)
-            inputs.append(h.clamp_min_(0))
+        outputs, inputs, normals = _run(form.layers(vector, first), x)
         ctx.save_for_backward(vector, *inputs, *normals)
         ctx.form, ctx.first, ctx.shared = form, first, x.ndim == 2
-        return _affine(layers[-1], h)
+        return outputs
 
     @staticmethod
     @once_differentiable
@@ -161,6 +154,20 @@ class _Pass(torch.autograd.Function):
             of_x = _through(layers[0], g)
             of_x = of_x.sum(0) if ctx.shared else of_x
         return of_x, gradient, None, None
+
+
+def _run(layers: list[Layer], x: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Outputs, the inputs of every layer, and what `_normalized` gave in each hidden one."""
+    h = x if x.ndim == 3 else x.expand(len(layers[0].weight), *x.shape)
+    inputs: list[Tensor] = [h]
+    normals: list[Tensor] = []
+    for layer in layers[:-1]:
+        h = torch.baddbmm(layer.bias, h, layer.weight)
+        if layer.norm is not None:
+            normals += _normalized(h)
+            h = torch.addcmul(layer.norm.shift, h, layer.norm.scale)
+        inputs.append(h.clamp_min_(0))
+    return _affine(layers[-1], h), inputs, normals
 
 
 def _affine(layer: Layer, h: Tensor) -> Tensor:

@@ -48,6 +48,8 @@ def test_values_and_gradients_are_those_of_autograd(form, own):
     x = inputs(network.members, 6, 3) if own else inputs(6, 3)
     found, expected = network(x), plain(network, x)
     torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        assert torch.equal(network(x), found)
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     wanted = (x, network.vector)
     gradients = [torch.autograd.grad((y * weights).sum(), wanted) for y in (found, expected)]
