@@ -97,7 +97,9 @@ class Bench:
         joint = merged(default, {"rows": "joint", "normalizer": "standard", "sampler": FINE})
         arms = {"default": default, "paper": published, "joint": joint}
         for arm, seconds in self._clocked(arms).items():
-            settings = arms[arm]
+            settings, path = arms[arm], self.folder / arm / "plan.json"
+            if path.exists():
+                continue  # what was trained by it stays comparable
             if arm != "default":
                 steps = int(self.seconds / seconds["rows"])
                 settings = merged(settings, {"trainer": {"gradient_steps": steps}})
@@ -106,9 +108,9 @@ class Bench:
                 name: steps_of[name]["regressor"]["trainer"]["gradient_steps"] for name in seconds if name != "rows"
             }
             total = sum(seconds[name] * counts[name] for name in seconds)
-            (self.folder / arm).mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             body = {"settings": settings, "seconds": total, "steps": counts, "seconds_a_step": seconds}
-            write_json(self.folder / arm / "plan.json", body)
+            write_json(path, body)
 
     def _clocked(self, arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
         """Seconds a step of every training of every arm: what a tenth of the steps keep.

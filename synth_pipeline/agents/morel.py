@@ -37,7 +37,7 @@ from synth_pipeline.agents.scaling import Scaling
 from synth_pipeline.critics import bootstrapped
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.diffusion.loop import Phases, Report, under
-from synth_pipeline.dynamics.regressor import CHUNK, Members, Regressor, RegressorConfig
+from synth_pipeline.dynamics.regressor import CHUNK, Regressor, RegressorConfig
 from synth_pipeline.errors import ConfigError, SourceError
 from synth_pipeline.seeding import Stage, integer_seed
 
@@ -100,7 +100,7 @@ class Pessimistic:
 
     Args:
         config: Numbers of the method.
-        arrays: Of a fitted `Regressor` of (s, a) -> (s' - s, r), in the agent's units.
+        regressor: Fitted on (s, a) -> (s' - s, r), in the agent's units.
         worst: Smallest reward of the data.
         terminations: Next observations `[n, o]` to where an episode ends `[n]`.
         device: Where it lives.
@@ -109,22 +109,18 @@ class Pessimistic:
     def __init__(
         self,
         config: MOReLConfig,
-        arrays: Mapping[str, Tensor],
+        regressor: Regressor,
         *,
         worst: float,
         terminations: Terminations,
         device: torch.device,
     ) -> None:
-        self.config, self.arrays, self._terminations = config, arrays, terminations
+        self.config, self.regressor, self._terminations, self._device = config, regressor, terminations, device
         self.halt_return = (worst - config.halt_offset) / (1 - config.discount)
-        sides = ("inputs.shift", "inputs.scale", "outputs.shift", "outputs.scale")
-        shift, scale, self._out_shift, self._out_scale = (arrays[s].float().to(device) for s in sides)
-        inverse = torch.where(scale > 0, 1 / scale, 0)  # constant columns are encoded as 0
-        self._in_scale, self._in_offset = inverse, -shift * inverse
-        generator = torch.Generator().manual_seed(0)
-        self._members = Members(len(shift), len(self._out_shift), config.model, generator).to(device)
-        self._members.load_state_dict(under(arrays, "network."))
-        self._members.requires_grad_(False)
+        arrays = regressor.arrays()
+        self._out_shift, self._out_scale = (
+            torch.as_tensor(arrays[f"outputs.{name}"]).float().to(device) for name in ("shift", "scale")
+        )
         self.threshold = float("nan")  # nothing is known before it is found
 
     def calibrate(self, observations: Tensor, actions: Tensor) -> None:
@@ -133,12 +129,10 @@ class Pessimistic:
         found = torch.cat([self.disagreement(self.members(*part)[0]) for part in parts]).double()
         self.threshold = float(found.mean() + self.config.threshold_stds * found.std(correction=0))
 
-    @torch.no_grad()
     def members(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log-variances of every member, `[m, n, o + 1]` each, in standard deviations of (s' - s, r)."""
-        x = torch.addcmul(self._in_offset, torch.cat([observations, actions], dim=1), self._in_scale)
-        parts = [self._members(chunk) for chunk in torch.split(x, CHUNK)]
-        means, log_variances = (torch.cat(side, dim=1) for side in zip(*parts, strict=True))
+        x = torch.cat([observations, actions], dim=1).cpu().numpy()  # the encoding of inputs lives there
+        means, log_variances = (torch.from_numpy(side).float().to(self._device) for side in self.regressor.members(x))
         return means * (self._out_scale > 0), log_variances
 
     def disagreement(self, means: Tensor) -> Tensor:
@@ -201,7 +195,7 @@ class Imagination:
             y = torch.cat([rows.next_observations - rows.observations, rows.rewards[:, None]], dim=1)
             tables = [part.cpu().numpy() for part in (x, y)]
             regressor.fit(*tables, seed=self._seed, address=22, report=report, checkpoint=checkpoint)
-            self.model = self._halting({name: torch.as_tensor(array) for name, array in regressor.arrays().items()})
+            self.model = self._halting(regressor)
             self.model.calibrate(rows.observations, rows.actions)
         return self.model
 
@@ -248,23 +242,26 @@ class Imagination:
             observations, actions, rewards[:, 0], following, discounts[:, 0], torch.zeros_like(actions), unknown
         )
 
-    def _halting(self, arrays: Mapping[str, Tensor]) -> Pessimistic:
+    def _halting(self, regressor: Regressor) -> Pessimistic:
         worst = float(self._known.rewards.min())
-        return Pessimistic(self.config, arrays, worst=worst, terminations=self._terminations, device=self._device)
+        return Pessimistic(self.config, regressor, worst=worst, terminations=self._terminations, device=self._device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Imagined rows and, once it is fitted, the model."""
         found = {"ring": self._ring, "draws": torch.tensor(self._draws)}
         if self.model is not None:
             found["threshold"] = torch.tensor(self.model.threshold, dtype=torch.float64)
-            found |= {f"model.{name}": array for name, array in self.model.arrays.items()}
+            arrays = self.model.regressor.arrays()
+            found |= {f"model.{name}": torch.as_tensor(array) for name, array in arrays.items()}
         return found
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Inverse of `tensors`."""
         self._ring, self._draws = tensors["ring"], int(tensors["draws"])
         if "threshold" in tensors:
-            self.model = self._halting(under(tensors, "model."))
+            regressor = Regressor(self.config.model, device=str(self._device))
+            regressor.restore({name: array.cpu().numpy() for name, array in under(tensors, "model.").items()})
+            self.model = self._halting(regressor)
             self.model.threshold = float(tensors["threshold"])
 
 

@@ -175,6 +175,10 @@ class Quantile:
         """Physical -> normal scores; values outside the knots get the outermost score."""
         return self._map(x, self._scores)
 
+    def ranks(self, x: Array) -> npt.NDArray[np.float32]:
+        """`encode` without its jumps beside atoms: continuous, for inputs that nothing has to be decoded to."""
+        return self._map(x, lambda values, knots: np.interp(values, knots, self._scores(knots, knots)))
+
     def decode(self, z: Array) -> npt.NDArray[np.float32]:
         """Normal scores -> physical, inside the observed range."""
         return self._map(z, lambda scores, knots: np.interp(scores, self.normal, knots))

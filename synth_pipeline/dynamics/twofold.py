@@ -28,6 +28,8 @@ from synth_pipeline.validation.truth import Answer, Oracle, Truth
 # Fewer members, rows and steps than an ensemble has alone: about a minute on two cores, whatever the number of rows.
 CONFIG = RegressorConfig(
     members=2,
+    width=128,
+    depth=2,
     trainer=TrainerConfig(gradient_steps=3_000, batch_size=256, learning_rate=6e-3, weight_decay=1e-4),
 )
 LABEL = "learned, two-fold"

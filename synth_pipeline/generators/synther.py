@@ -52,9 +52,9 @@ from synth_pipeline.seeding import Stage, stream
 
 SMALL = RegressorConfig(
     members=3,
-    width=128,
-    depth=3,
-    trainer=TrainerConfig(gradient_steps=3_000, batch_size=512, learning_rate=6e-3, weight_decay=1e-4),
+    width=96,
+    depth=2,
+    trainer=TrainerConfig(gradient_steps=3_000, batch_size=512, learning_rate=5e-3, weight_decay=1e-4),
 )
 REDRAWS = 4  # rounds in which strange rows are drawn again; what still is strange then is kept
 BEYOND = 0.3  # standard deviations, mean distance to which values at a bound are spread
@@ -84,7 +84,7 @@ class SyntherConfig(VectorConfig):
         SamplerConfig(num_steps=7, sigma_min=0.1, sigma_max=10.0), description="how samples are drawn"
     )
     trainer: TrainerConfig = Setting(
-        TrainerConfig(gradient_steps=10_000, batch_size=1024, learning_rate=3e-3), description="the optimisation"
+        TrainerConfig(gradient_steps=8_400, batch_size=1024, learning_rate=3e-3), description="the optimisation"
     )
     dynamics: ConditionalConfig = Setting(ConditionalConfig(), description="p(s' | s, a) of factorised rows")
     rewards: ConditionalConfig = Setting(ConditionalConfig(regressor=SMALL), description="p(r | s, a, s') likewise")

@@ -142,6 +142,19 @@ def test_quantile_decodes_into_the_observed_range_only():
     assert decoded[:, 0].tolist() == [x.min(), x.max()]
 
 
+def test_ranks_are_the_scores_of_the_data_without_jumps_beside_atoms():
+    """For inputs of a network: an atom owns an interval of scores, and a value next to it stood at its far end."""
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random(4000) < 0.4, 1.0, rng.normal(1.0, 1.0, 4000))[:, None]
+    quantile = Quantile.fit(x)
+    same = x[(x == 1.0) | (np.abs(x - 1.0) > 0.01)][:, None]
+    np.testing.assert_allclose(quantile.ranks(same), quantile.encode(same), atol=1e-6)
+    near = np.array([[1.0 - 1e-6], [1.0], [1.0 + 1e-6]])
+    assert np.ptp(quantile.encode(near)) > 0.5
+    assert np.ptp(quantile.ranks(near)) < 1e-2
+    assert np.diff(quantile.ranks(np.linspace(-5, 7, 2001)[:, None])[:, 0]).min() >= 0
+
+
 @every_kind
 def test_units_of_a_growing_buffer(kind):
     """Lines stay; quantile maps follow, since the old one gives every new row its outermost score."""

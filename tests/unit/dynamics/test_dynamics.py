@@ -12,7 +12,7 @@ from synth_pipeline import envs
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import split_dataset
 from synth_pipeline.dynamics.ensemble import Ensemble, held_out_errors, learned_floor, learned_oracle
-from synth_pipeline.dynamics.regressor import RegressorConfig
+from synth_pipeline.dynamics.regressor import Regressor, RegressorConfig
 from synth_pipeline.errors import ConfigError, SourceError
 from synth_pipeline.validation.oracle import dynamics, judge_sample
 from synth_pipeline.validation.truth import Truth
@@ -53,6 +53,24 @@ def test_linear_gaussian_is_recovered(ensemble):
     np.testing.assert_allclose(found.std[:, :3].mean(axis=0), deviation, rtol=0.1)
     expected = -np.sum((states @ toy.A.T + actions @ toy.B.T) ** 2, axis=1) - 0.1 * np.sum(actions**2, axis=1)
     assert np.corrcoef(found.rewards, expected)[0, 1] > 0.99
+
+
+def test_dense_and_sparse_regions_of_an_input_are_both_resolved():
+    """Half of the inputs in a hundredth of the range: standard deviations alone leave a step there unseen."""
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random((4000, 1)) < 0.5, rng.normal(0, 0.002, (4000, 1)), rng.uniform(-1, 1, (4000, 1)))
+    model = Regressor(config(600, members=2, width=32), device="cpu")
+    model.fit(x, np.tanh(x / 0.001), seed=0)
+    probe = np.linspace(-0.004, 0.004, 201)[:, None]
+    assert np.sqrt(np.mean((model.predict(probe).mean - np.tanh(probe / 0.001)) ** 2)) < 0.1
+
+
+def test_rounding_of_a_constant_input_means_nothing():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(500, 1)), np.full((500, 1), 7.0)], axis=1)
+    model = Regressor(config(20), device="cpu")
+    model.fit(x, x[:, :1], seed=0)
+    np.testing.assert_array_equal(model.predict(x).mean, model.predict(x + [0.0, 1e-6]).mean)
 
 
 def test_members_agree_on_the_data_and_not_far_from_it(ensemble):
