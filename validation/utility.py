@@ -22,8 +22,9 @@ part expert; five draws, arms real, SynthER, SMOTE, learned labels, fresh.
 
 SynthER is fitted as `make run` does it, a third of its own defaults, because 45 default trainings are twenty hours of a
 core; that fit passes the gate on 100,000 rows (changed on 2026-11-27, before anything ran: it was 2,000 of the default
-steps; learned labels, which had their own ensemble, come from one like SynthER's). Cells lie in `runs/utility/`, finished ones on record in `results/cells/`; a killed program goes on where it
-was, with `--workers` processes of one thread.
+steps; learned labels, which had their own ensemble, come from one like SynthER's). Cells lie in `runs/utility/`,
+finished ones on record in `results/cells/`; a killed program goes on where it was, with `--workers` processes of one
+thread.
 """
 
 from __future__ import annotations

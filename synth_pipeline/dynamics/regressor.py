@@ -26,7 +26,7 @@ from torch.nn.functional import layer_norm, silu, softplus
 
 from synth_pipeline.config import Config
 from synth_pipeline.data.fields import Array
-from synth_pipeline.data.normalize import Quantile, Standard
+from synth_pipeline.data.normalize import Normalizer, Quantile, Standard
 from synth_pipeline.diffusion.device import pick_device
 from synth_pipeline.diffusion.loop import Report, under
 from synth_pipeline.diffusion.trainer import Trainer, TrainerConfig
@@ -43,7 +43,7 @@ class RegressorConfig(Config):
     members: int = Setting(3, ge=2, description="networks")
     width: int = Setting(192, ge=8, description="units of the residual stream")
     depth: int = Setting(3, ge=1, description="residual blocks, twice as wide inside")
-    beta: float = Setting(0.25, ge=0, le=1, description="0: plain likelihood; 1: the mean is fitted as by least squares")
+    beta: float = Setting(0.25, ge=0, le=1, description="0: plain likelihood; 1: least squares for the mean")
     bound_penalty: float = Setting(0.01, ge=0, description="weight of the distance between the log-variance limits")
     trainer: TrainerConfig = Setting(
         TrainerConfig(gradient_steps=12_000, batch_size=256, learning_rate=5e-3, weight_decay=1e-4),
@@ -197,7 +197,7 @@ class Regressor:
     def arrays(self) -> dict[str, Array]:
         """Normalizers and averaged weights."""
         arrays = {f"network.{name}": value.cpu().numpy() for name, value in self._model.state_dict().items()}
-        sides = {"inputs": self._inputs, "maps": self._maps, "outputs": self._outputs}
+        sides: dict[str, Normalizer] = {"inputs": self._inputs, "maps": self._maps, "outputs": self._outputs}
         for side, normalizer in sides.items():
             arrays |= {f"{side}.{name}": value for name, value in normalizer.arrays().items()}
         return arrays

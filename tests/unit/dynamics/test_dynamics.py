@@ -70,7 +70,7 @@ def test_rounding_of_a_constant_input_means_nothing():
     x = np.concatenate([rng.normal(size=(500, 1)), np.full((500, 1), 7.0)], axis=1)
     model = Regressor(config(20), device="cpu")
     model.fit(x, x[:, :1], seed=0)
-    np.testing.assert_array_equal(model.predict(x).mean, model.predict(x + [0.0, 1e-6]).mean)
+    np.testing.assert_array_equal(model.predict(x).mean, model.predict(x + np.array([0.0, 1e-6])).mean)
 
 
 def test_members_agree_on_the_data_and_not_far_from_it(ensemble):
