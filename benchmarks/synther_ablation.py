@@ -3,8 +3,8 @@
     python benchmarks/synther_ablation.py
     python benchmarks/synther_ablation.py --arms "z-scores" "bounds not spread"   # only fit and measure these
 
-Every arm is the default with one choice undone, trained for a fifth of its steps (the learning rate falls to zero at
-the end), drawn from and measured with the same ruler. Trainings and samples are kept in `runs/benchmark-synther/`; a
+Every arm is the default with one choice undone, every network trained for a fifth of its steps (the learning rate falls
+to zero at the end), drawn from and measured with the same ruler. Trainings and samples are kept in `runs/benchmark-synther/`; a
 killed program goes on where it was. What concerns the drawing alone needs no training of its own.
 """
 
@@ -36,6 +36,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "bounds not spread": {"spread_bounds": False},
     "plain residual MLP 6 x 512": {"network": {"kind": "residual", "width": 512, "depth": 6}},
     "residual of s' always diffused": {"dynamics": {"residual": "diffusion"}},
+    "what follows by least squares": {"dynamics": {"regressor": {"beta": 1.0}}},
+    "one residual block": {"dynamics": {"regressor": {"depth": 1}}},
     "half the batch, twice the steps": {"trainer": {"batch_size": 512, "gradient_steps": 2}},
     "a third of the learning rate": {"trainer": {"learning_rate": 1e-3}},
 }
@@ -65,11 +67,16 @@ SHOWN = (
 
 
 def settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The default with changes, its diffusion trained for a share of the steps."""
+    """The default with changes, trained for a share of the steps."""
     default = {"kind": "synther"}
-    steps = build(default).config.model_dump()["trainer"]["gradient_steps"] // SHARE
+    config = build(default).config.model_dump()
     times = changes.get("trainer", {}).get("gradient_steps", 1)
-    return merged(merged(default, changes), {"trainer": {"gradient_steps": steps * times}})
+    follow = {name: {"regressor": _fewer(config[name]["regressor"])} for name in ("dynamics", "rewards")}
+    return merged(merged(default, changes), {**_fewer(config, times), **follow})
+
+
+def _fewer(config: Mapping[str, Any], times: int = 1) -> dict[str, Any]:
+    return {"trainer": {"gradient_steps": config["trainer"]["gradient_steps"] // SHARE * times}}
 
 
 def fitted(bench: Bench, name: str, changes: Mapping[str, Any]) -> SynthER:
