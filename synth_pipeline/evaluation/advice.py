@@ -23,8 +23,8 @@ from synth_pipeline.evaluation.tables import BASELINE, outcomes
 PROBE = "fqe"
 PARTS = (16, 4)  # of the data: the smallest size of the curve, and the one that arms are tried at
 LEAST = 160  # training rows: with fewer a sixteenth is nothing
-_SHORT = {"gradient_steps": 800}
-_FOLLOWS = {"regressor": {"trainer": _SHORT}, "diffusion": {"trainer": {"gradient_steps": 400, "batch_size": 512}}}
+_MEAN = {"width": 128, "depth": 2, "trainer": {"gradient_steps": 1_500}}
+_FOLLOWS = {"regressor": _MEAN, "diffusion": {"trainer": {"gradient_steps": 400, "batch_size": 512}}}
 QUICK = {
     "kind": "synther",
     "trainer": {"gradient_steps": 400, "batch_size": 512, "warmup_steps": 50},
@@ -41,7 +41,7 @@ class AdviceConfig(Config):
             "synther, half": ArmConfig(kind="generated", generator=QUICK, share=0.5),
             "synther, quarter": ArmConfig(kind="generated", generator=QUICK, share=0.25),
             "smote, half": ArmConfig(kind="smote", share=0.5),
-            "learned labels, half": ArmConfig.parse({"kind": "learned", "labels": {"trainer": _SHORT}, "share": 0.5}),
+            "learned labels, half": ArmConfig.parse({"kind": "learned", "labels": _MEAN, "share": 0.5}),
         },
         min_length=1,
         description="name -> what is mixed in, and at which share",
