@@ -4,8 +4,8 @@
     python benchmarks/synther_ablation.py --arms "z-scores" "bounds not spread"   # only fit and measure these
 
 Every arm is the default with one choice undone, every network trained for a fifth of its steps (the learning rate falls
-to zero at the end), drawn from and measured with the same ruler. Trainings and samples are kept in `runs/benchmark-synther/`; a
-killed program goes on where it was. What concerns the drawing alone needs no training of its own.
+to zero at the end), drawn from and measured with the same ruler. Trainings and samples are kept in
+`runs/benchmark-synther/`; a killed program goes on where it was. What concerns the drawing alone needs no training.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ from synth_pipeline.seeding import Stage, stream
 
 EXACT = 1e-6  # share of the variance of y below which an error is rounding, not noise
 BLOCK = 128  # rows at once whose neighbours are looked for
+FOLDS = 10  # of the groups; every member leaves out one: what it has not seen judges it, what it has seen makes it good
 FEW = 10  # values that a discrete component takes at most
+SEEN_BY_ALL = -1
 ROWS_A_VALUE = 100  # mean number of rows that take each: in fewer rows, few values say nothing
 
 
@@ -100,14 +102,10 @@ class Conditional:
             TrainingDivergedError: When loss or gradient stop being finite.
         """
         self._values = [few_values(column) for column in y.T]
-        left_out = groups % self.config.regressor.members
+        left_out = absent_member(groups, self.config.regressor.members)
         self._mean = self._regressor()
         self._mean.fit(x, y, seed=seed, address=2 * address, left_out=left_out, **phases.phase(name))
-        errors = self._mean.errors(x, y)
-        self.shared = shared_error(errors, left_out)
-        self.smooth = smooth_error(
-            errors[left_out, np.arange(len(x))], x, groups, stream(seed, Stage.TRAIN, 10, address)
-        )
+        self._test(x, y, groups, left_out, stream(seed, Stage.TRAIN, 10, address))
         self.noisy = self._decide()
         if not self.noisy.any():
             phases.steps.pop(f"{name}_residual", None)
@@ -115,6 +113,20 @@ class Conditional:
         rest = (y - self._mean.predict(x).mean)[:, self.noisy]
         self._rest = self._diffusion()
         self._rest.fit(rest, given=x, seed=seed, address=2 * address + 1, **phases.phase(f"{name}_residual"))
+
+    def _test(
+        self,
+        x: Array,
+        y: Array,
+        groups: npt.NDArray[np.int64],
+        left_out: npt.NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> None:
+        """Ask both questions about the rows that a member has not seen."""
+        rows = np.flatnonzero(left_out != SEEN_BY_ALL)
+        errors, absent = self._mean.errors(x[rows], y[rows]), left_out[rows]
+        self.shared = shared_error(errors, absent)
+        self.smooth = smooth_error(errors[absent, np.arange(len(rows))], x[rows], groups[rows], rng)
 
     def _decide(self) -> npt.NDArray[np.bool_]:
         if self.config.residual == "auto":
@@ -167,6 +179,12 @@ class Conditional:
 
     def _diffusion(self) -> VectorDiffusion:
         return VectorDiffusion(self.config.diffusion, device=self._device)
+
+
+def absent_member(groups: npt.NDArray[np.int64], members: int) -> npt.NDArray[np.int64]:
+    """`[n]`, the member that does not learn from a row; -1 where all do."""
+    fold = np.unique(groups, return_inverse=True)[1] % max(FOLDS, members)
+    return np.where(fold < members, fold, SEEN_BY_ALL)
 
 
 def few_values(column: Array) -> Floats:

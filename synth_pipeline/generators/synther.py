@@ -42,7 +42,7 @@ from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.diffusion.loop import Phases, under
 from synth_pipeline.diffusion.trainer import TrainerConfig
 from synth_pipeline.diffusion.vector import SamplerConfig, VectorConfig, VectorDiffusion
-from synth_pipeline.dynamics.conditional import Conditional, ConditionalConfig
+from synth_pipeline.dynamics.conditional import SEEN_BY_ALL, Conditional, ConditionalConfig, absent_member
 from synth_pipeline.dynamics.regressor import Moments, RegressorConfig
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.generators.base import Postprocess, Report, derived_fields, modelled_fields
@@ -206,11 +206,12 @@ class SynthER:
         return columns | self._post.bounded(columns) if self._follows else columns
 
     def _audit_by(self, first: Array, groups: npt.NDArray[np.int64]) -> None:
-        """What `_strange` needs, from the real (s, a)."""
+        """What `_strange` needs, from real (s, a); members agree more on those that all have learned from."""
         c = self.config
         self._limit, self._support = math.inf, None
         if c.familiar < 1:
-            self._limit = float(np.quantile(self._next.predict(first).disagreement, c.familiar))
+            unseen = absent_member(groups, c.dynamics.regressor.members) != SEEN_BY_ALL
+            self._limit = float(np.quantile(self._next.predict(first[unseen]).disagreement, c.familiar))
         if c.supported < 1:
             self._support = PlaneSupport.fit(first, groups, c.supported)
 

@@ -7,6 +7,7 @@ from synth_pipeline.diffusion.loop import Phases
 from synth_pipeline.dynamics.conditional import (
     Conditional,
     ConditionalConfig,
+    absent_member,
     few_values,
     nearest,
     shared_error,
@@ -160,7 +161,17 @@ def test_a_member_does_not_learn_the_rows_it_leaves_out():
     x, rng = rows(200), np.random.default_rng(0)
     y = rng.standard_normal((200, 1))
     model = fitted(y, x, residual="none", regressor={**CONFIG["regressor"], "trainer": {**FEW, "gradient_steps": 1500}})
-    errors, left_out = model._mean.errors(x, y)[..., 0], np.arange(200) % 3
-    unseen = (errors[left_out, np.arange(200)] ** 2).mean()
-    seen = (errors[(left_out + 1) % 3, np.arange(200)] ** 2).mean()
-    assert unseen > 2 * seen
+    errors, left_out = model._mean.errors(x, y)[..., 0], absent_member(np.arange(200), 3)
+    few = np.flatnonzero(left_out >= 0)
+    unseen = (errors[left_out[few], few] ** 2).mean()
+    assert unseen > 2 * (errors[(left_out[few] + 1) % 3, few] ** 2).mean()
+    assert unseen > 2 * (errors[:, left_out < 0] ** 2).mean()
+
+
+def test_every_member_leaves_out_its_own_tenth_of_the_groups():
+    groups = np.repeat(np.arange(7, 207), 3)  # names of groups mean nothing
+    left_out = absent_member(groups, 3)
+    assert [int((left_out == member).sum()) for member in (-1, 0, 1, 2)] == [420, 60, 60, 60]
+    assert all(len(np.unique(left_out[groups == group])) == 1 for group in np.unique(groups))
+    assert absent_member(np.array([5, 9, 5]), 2).tolist() == [0, 1, 0]
+    assert absent_member(np.arange(30), 30).tolist() == list(range(30))
