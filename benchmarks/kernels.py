@@ -8,34 +8,35 @@ its mean alone must fail. Only steps of the diffusion of (s, a) are fewer than t
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from evidence import record_table
+from synther import SEED, fitted_once
 
 from synth_pipeline import envs, stages
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.split import split_dataset
 from synth_pipeline.envs.toys import MixtureToy
-from synth_pipeline.generators.synther import SynthER, SyntherConfig
+from synth_pipeline.generators.synther import SynthER
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.sources.collect import CollectedSource
 from synth_pipeline.validation.oracle import ks_uniform
 
 Floats = npt.NDArray[np.float64]
 TOYS = ("toy-linear-gaussian", "toy-bimodal-slip", "toy-heteroscedastic", "toy-jumps")
-ROWS, DRAWN, SEED, STEPS = 100_000, 20_000, 0, 3_000
+ROWS, DRAWN, STEPS = 100_000, 20_000, 3_000
+FOLDER = Path("runs/benchmark-kernels")  # of fitted models; a killed program goes on where it was
 
 
 def fitted(toy: str) -> SynthER:
     """The default on a toy."""
     stages.collect(f"{toy}/random", rows=ROWS)
     data = CollectedSource(f"{toy}/random", rows=ROWS).load()
-    config = SyntherConfig()
-    model = SynthER(config.replace(trainer=config.trainer.replace(gradient_steps=STEPS)))
-    model.fit(split_dataset(data, seed=SEED).train, seed=SEED)
-    return model
+    settings = {"kind": "synther", "trainer": {"gradient_steps": STEPS}}
+    return fitted_once(FOLDER / toy, lambda: settings, split_dataset(data, seed=SEED).train)
 
 
 def mode_mass(toy: MixtureToy, rows: Transitions) -> dict[str, float]:

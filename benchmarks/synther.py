@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -141,16 +141,7 @@ class Bench:
 
     def fitted(self, arm: str) -> SynthER:
         """The generator of an arm; fitted once."""
-        folder = self.folder / arm / "generator"
-        if folder.exists():
-            return cast(SynthER, generators.load(folder)[0])
-        model = cast(SynthER, build(self.plan(arm)["settings"]))
-        state = folder.with_name("training.safetensors")
-        model.fit(self.parts.train, seed=SEED, report=shown, checkpoint=state)
-        generators.save(model, folder, extra={})
-        for leftover in state.parent.glob("training*.safetensors"):
-            leftover.unlink()
-        return model
+        return fitted_once(self.folder / arm, lambda: self.plan(arm)["settings"], self.parts.train)
 
     def sample(self, arm: str) -> Transitions:
         """Rows of an arm; drawn once."""
@@ -203,6 +194,18 @@ class Bench:
             write_json(path, body)
         found: dict[str, Any] = read_json(path)
         return found
+
+
+def fitted_once(folder: Path, settings: Callable[[], Mapping[str, Any]], data: Dataset) -> SynthER:
+    """The generator in a folder; fitted there, from where a killed program was, unless it is there already."""
+    if not (folder / "generator").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        model = build(settings())
+        model.fit(data, seed=SEED, report=shown, checkpoint=folder / "training.safetensors")
+        generators.save(model, folder / "generator", extra={})
+        for leftover in folder.glob("training*.safetensors"):
+            leftover.unlink()
+    return cast(SynthER, generators.load(folder / "generator")[0])
 
 
 def shown(step: int, total: int, values: Mapping[str, float]) -> None:

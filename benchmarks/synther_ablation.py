@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 from evidence import record_table
-from synther import FINE, SEED, Bench, merged, shown
+from synther import FINE, SEED, Bench, fitted_once, merged
 
-from synth_pipeline.generators import base as generators
 from synth_pipeline.generators.base import build
 from synth_pipeline.generators.synther import SynthER
 from synth_pipeline.runs import read_json, write_json
@@ -82,14 +81,7 @@ def _fewer(config: Mapping[str, Any], times: int = 1) -> dict[str, Any]:
 def fitted(bench: Bench, name: str, changes: Mapping[str, Any]) -> SynthER:
     """The generator of an arm; fitted once."""
     folder = bench.folder / "ablation" / name.replace(" ", "-").replace("'", "")
-    if not (folder / "generator").exists():
-        model = build(settings_of(changes))
-        folder.mkdir(parents=True, exist_ok=True)
-        model.fit(bench.parts.train, seed=SEED, report=shown, checkpoint=folder / "training.safetensors")
-        generators.save(model, folder / "generator", extra={})
-    model = generators.load(folder / "generator")[0]
-    assert isinstance(model, SynthER)
-    return model
+    return fitted_once(folder, lambda: settings_of(changes), bench.parts.train)
 
 
 def redrawn(default: SynthER, changes: Mapping[str, Any]) -> SynthER:
