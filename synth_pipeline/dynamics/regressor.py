@@ -1,17 +1,17 @@
 """Several perceptrons that predict mean and variance of y from x: the probabilistic ensemble (Chua et al. 2018, PETS).
 
-Members are pre-norm residual networks, trained at once as batched products. They see every input twice: z-scored, and
-through a quantile map, which spreads what is dense. Loss: Gaussian likelihood, weighted by its own variance to the
-power beta (Seitzer et al. 2022, arXiv:2203.09168): the plain likelihood neglects the mean of hard regions, contacts
-above all; least squares, that of easy ones. Log-variances are softly bounded by learned limits (Chua et al. 2018,
-app. A.1). Members differ in their initial weights (Lakshminarayanan et al. 2017) and, on request, in the groups of rows
-that each leaves out; the averaged weights at the end of the cosine schedule are used. There is no early stop: it would
-need a second hold-out, and a schedule of fixed length keeps training one pure function of data and seed.
+Members are pre-norm residual networks. They see every input twice: z-scored, and through a quantile map, which spreads
+what is dense. Loss: Gaussian likelihood, weighted by its own variance to the power beta (Seitzer et al. 2022,
+arXiv:2203.09168): the plain likelihood neglects the mean of hard regions, contacts above all; least squares, that of
+easy ones. Log-variances are softly bounded by learned limits (Chua et al. 2018, app. A.1). Members differ in their
+initial weights (Lakshminarayanan et al. 2017) and, on request, in the groups of rows that each leaves out; the
+averaged weights at the end of the cosine schedule are used. There is no early stop: it would need a second hold-out,
+and a schedule of fixed length keeps training one pure function of data and seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -73,7 +73,7 @@ class Moments:
 
 
 class Members(nn.Module):
-    """Residual networks that give a mean and a bounded log-variance, side by side in batched products.
+    """Residual networks that give a mean and a bounded log-variance, side by side.
 
     Weights begin with standard deviation 1/sqrt(fan-in), biases and the second layers of the blocks at zero.
     """
@@ -94,16 +94,25 @@ class Members(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`[b, inputs]` -> means and log-variances, `[members, b, outputs]` each."""
-        h = self._affine(0, x.expand(self.members, *x.shape))
-        for layer in range(1, len(self.weights) - 1, 2):
-            h = h + self._affine(layer + 1, silu(self._affine(layer, layer_norm(h, h.shape[-1:]))))
-        with torch.autocast(x.device.type, enabled=False):  # errors are a few percent of a mean: too fine for bfloat16
-            mean, raw = self._affine(-1, layer_norm(h.float(), h.shape[-1:])).chunk(2, dim=-1)
+        biases = [bias.view(self.members, 1, -1) for bias in self.biases]
+        if torch.is_grad_enabled():
+            outputs = _perceptron(torch.baddbmm, x.expand(self.members, *x.shape), list(self.weights), biases)
+        else:  # many rows, no gradient: one member after another is nearly twice as fast as a batched product
+            sides = [([w[m] for w in self.weights], [b[m] for b in biases]) for m in range(self.members)]
+            outputs = torch.stack([_perceptron(torch.addmm, x, *side) for side in sides])
+        mean, raw = outputs.chunk(2, dim=-1)
         bounded = self.upper - softplus(self.upper - raw)
         return mean, self.lower + softplus(bounded - self.lower)
 
-    def _affine(self, index: int, h: Tensor) -> Tensor:
-        return torch.baddbmm(self.biases[index].view(self.members, 1, -1), h, self.weights[index])
+
+def _perceptron(product: Callable[..., Tensor], x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+    """Residual blocks between two affine maps; `product(bias, input, weight)` is one map, of one member or of all."""
+    h = product(biases[0], x, weights[0])
+    for layer in range(1, len(weights) - 1, 2):
+        hidden = silu(product(biases[layer], layer_norm(h, h.shape[-1:]), weights[layer]))
+        h = h + product(biases[layer + 1], hidden, weights[layer + 1])
+    with torch.autocast(x.device.type, enabled=False):  # errors are a few percent of a mean: too fine for bfloat16
+        return product(biases[-1], layer_norm(h.float(), h.shape[-1:]), weights[-1])
 
 
 class Regressor:
