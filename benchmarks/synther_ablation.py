@@ -96,12 +96,9 @@ def row(bench: Bench, name: str, model: SynthER) -> dict[str, Any]:
     """What the ruler says of an arm; measured once."""
     path = bench.folder / "ablation" / f"{name.replace(' ', '-')}.json"
     if not path.exists():
-        begin = time.perf_counter()
-        drawn = model.sample(ROWS, stream(SEED, Stage.GENERATE, 0, 0))
-        rate = ROWS / (time.perf_counter() - begin)
-        measured = bench.measure(drawn)
+        measured = bench.measure(model.sample(ROWS, stream(SEED, Stage.GENERATE, 0, 0)))
         shown_here = {metric: measured[metric].value for metric in SHOWN}
-        write_json(path, {**shown_here, "calls": model.calls, "rows_per_second": round(rate), "notes": model.notes()})
+        write_json(path, {**shown_here, "calls": model.calls, "notes": model.notes()})
     found: dict[str, Any] = read_json(path)
     print(name, found, flush=True)
     return found
