@@ -39,6 +39,7 @@ class Ground:
         seed: Seed of whatever is trained or drawn.
         generator: Kind and settings of the generator.
         labels: Numbers of the ensemble that labels rows.
+        generated: Rows of that generator, where they are made already.
         folder: Where resumable state of trainings goes; None: not resumable.
         report: Told of the progress of trainings.
     """
@@ -50,6 +51,7 @@ class Ground:
     seed: int
     generator: Mapping[str, Any]
     labels: RegressorConfig
+    generated: Transitions | None = None
     folder: Path | None = None
     report: Report | None = None
 
@@ -68,7 +70,7 @@ def real(ground: Ground) -> None:
 
 def generated(ground: Ground) -> Transitions:
     """Rows of the generator, trained on the subset."""
-    return _sampled(ground, ground.generator)
+    return _sampled(ground, ground.generator) if ground.generated is None else ground.generated
 
 
 def relabelled(ground: Ground) -> Transitions:

@@ -85,6 +85,15 @@ class Task(NamedTuple):
         """Whether anything is mixed in."""
         return self.study.arms[self.cell.arm].kind != "real"
 
+    @property
+    def base(self) -> Task:
+        """The task whose rows this one's arm labels anew: of the same generator; itself, where it labels none."""
+        arm = self.study.arms[self.cell.arm]
+        if arm.kind != "relabelled":
+            return self
+        arms = {**self.study.arms, self.cell.arm: arm.replace(kind="generated")}
+        return self._replace(study=self.study.replace(arms=arms))
+
 
 def source_of(study: StudyConfig) -> Source:
     """Where the real rows come from."""
@@ -110,25 +119,41 @@ def drawn(study: StudyConfig, cell: Cell) -> tuple[Dataset, Dataset | None]:
 
 
 def make_arm(task: Task) -> float:
-    """Make the rows of a cell's arm, once; returns the seconds that it took."""
-    path = task.rows_file
+    """Make the rows of a cell's arm, and those that it labels anew, once; returns the seconds that it took."""
+    path, begin = task.rows_file, time.perf_counter()
     if path.exists():
         return 0.0
-    begin, arm, cell = time.perf_counter(), task.study.arms[task.cell.arm], task.cell
-    if arm.kind == STORE:
-        rows = columns_of(store.open(str(arm.store)).read(0, arm.rows))
-    else:
-        subset, rest = drawn(task.study, cell)
-        state = path.with_suffix("")
-        state.mkdir(parents=True, exist_ok=True)
-        truth = known_truth(subset.spec)
-        seed = task.study.seed + cell.draw
-        made = make_rows(arm.kind, Ground(subset, rest, truth, arm.rows, seed, arm.generator, arm.labels, state))
-        assert made is not None, f"the arm '{cell.arm}' mixes nothing in"
-        rows = made
+    if task.base is not task:
+        make_arm(task.base)
+    rows = _rows_of_store(task) if task.study.arms[task.cell.arm].kind == STORE else _made_rows(task)
     seconds = time.perf_counter() - begin
     _write_rows(path, rows, seconds)
     return seconds
+
+
+def _rows_of_store(task: Task) -> Transitions:
+    arm = task.study.arms[task.cell.arm]
+    return columns_of(store.open(str(arm.store)).read(0, arm.rows))
+
+
+def _made_rows(task: Task) -> Transitions:
+    arm, state = task.study.arms[task.cell.arm], task.rows_file.with_suffix("")
+    state.mkdir(parents=True, exist_ok=True)
+    subset, rest = drawn(task.study, task.cell)
+    ground = Ground(
+        subset,
+        rest,
+        truth=known_truth(subset.spec),
+        rows=arm.rows,
+        seed=task.study.seed + task.cell.draw,
+        generator=arm.generator,
+        labels=arm.labels,
+        generated=None if task.base is task else _read_rows(task.base.rows_file),
+        folder=state,
+    )
+    made = make_rows(arm.kind, ground)
+    assert made is not None, f"the arm '{task.cell.arm}' mixes nothing in"
+    return made
 
 
 def run_cell(task: Task) -> dict[str, Any]:
@@ -244,9 +269,12 @@ def _mixture(task: Task, real: Dataset) -> Mixture:
     arm = task.study.arms[task.cell.arm]
     if not task.mixes:
         return Mixture(real)
-    with np.load(task.rows_file) as file:
-        columns: Mapping[str, Any] = {name: file[name] for name in file.files if name != "seconds"}
-    return Mixture(real, Transitions(columns), share=arm.share, use_in=arm.use_in)
+    return Mixture(real, _read_rows(task.rows_file), share=arm.share, use_in=arm.use_in)
+
+
+def _read_rows(path: Path) -> Transitions:
+    with np.load(path) as file:
+        return Transitions({name: file[name] for name in file.files if name != "seconds"})
 
 
 def _write_rows(path: Path, rows: Transitions, seconds: float) -> None:

@@ -87,7 +87,8 @@ def run_study(
         if not yes:
             _confirm(bill(study, folder, workers=workers, only=only))
         begin = time.monotonic()
-        _run("arms", make_arm, _arms(left), "arms", workers=workers)
+        for wave in ([task.base for task in left], left):  # what is labelled anew is there before two ask for it
+            _run("arms", make_arm, _arms(wave), "arms", workers=workers)
         _run("evaluate", run_cell, left, "cells", workers=workers, there=len(every) - len(left))
         say("evaluate", f"{counted(len(left), 'cell')} in {duration(time.monotonic() - begin)}")
     return {task.cell: read_json(task.result_file) for task in every}

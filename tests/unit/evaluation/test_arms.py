@@ -52,6 +52,14 @@ def test_simulator_labels_are_the_simulators(data):
     assert np.allclose(answer.rewards, rows["rewards"], atol=1e-6)
 
 
+def test_rows_that_are_there_are_labelled_and_none_are_generated(data):
+    there = make_rows("generated", ground(data))
+    rows = make_rows("relabelled", ground(data, generated=there, generator={"kind": "nobody builds this"}))
+    assert {row.tobytes() for row in rows["actions"]} <= {row.tobytes() for row in there["actions"]}
+    again = make_rows("relabelled", ground(data))
+    assert all(np.array_equal(rows[c], again[c]) for c in rows.columns)
+
+
 def test_learned_labels_keep_the_states_and_change_what_follows(data):
     given = ground(data)
     rows = make_rows("learned", given)

@@ -8,6 +8,7 @@ from synth_pipeline.agents.bc import BC
 from synth_pipeline.data.split import split_dataset
 from synth_pipeline.diffusion.loop import TrainingDivergedError
 from synth_pipeline.errors import ConfigError, UnknownNameError
+from synth_pipeline.evaluation import arms as arms_module
 from synth_pipeline.evaluation import cells as cells_module
 from synth_pipeline.evaluation.cells import Task, agent_seed, make_arm, run_cell
 from synth_pipeline.evaluation.scores import ScoreScale
@@ -151,6 +152,24 @@ def test_rows_of_an_arm_are_made_once_and_shared(tmp_path):
     with np.load(first.rows_file) as file:
         assert len(file["rewards"]) == 200
     assert run_cell(first)["evaluations"] != run_cell(task(tmp_path))["evaluations"]
+
+
+def test_arms_of_one_generator_fit_it_once(tmp_path, monkeypatch):
+    generator = {"kind": "copula"}
+    arms = {"labelled": {"kind": "relabelled", "generator": generator, "rows": 200}}
+    arms |= {"made": {"kind": "generated", "generator": generator, "rows": 200}}
+    fitted, build = [], arms_module.build
+    monkeypatch.setattr(arms_module, "build", lambda settings: (fitted.append(settings), build(settings))[1])
+    monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, **_: ((t, function(t)) for t in reversed(tasks)))
+    both = study(arms={"real": {}, **arms}, seeds=1)
+    found = studies.run_study(both, tmp_path / "both")
+    assert [cell.arm for cell in found] == ["real", "labelled", "made"]
+    assert fitted == [generator]
+    alone = study(arms={"labelled": arms["labelled"]}, seeds=1)
+    assert studies.run_study(alone, tmp_path / "alone")
+    files = [next((tmp_path / place / "rows").glob("relabelled-*.npz")) for place in ("both", "alone")]
+    with np.load(files[0]) as one, np.load(files[1]) as two:
+        assert all(np.array_equal(one[name], two[name]) for name in one.files if name != "seconds")
 
 
 def test_what_cannot_be_is_refused():
