@@ -247,7 +247,7 @@ def compare(bench: Bench, arms: Mapping[str, Any], began: float) -> None:
     for claim, (metric, bar) in {**bars, "reward": ("oracle.reward_error", 0.5)}.items():
         record(
             f"synther.{claim}_ratio.{bench.name}",
-            float(default[metric] or np.nan) / paper[metric],
+            default[metric] / paper[metric],
             bar=f"<= {bar}",
             unit=f"x {metric} of paper at equal training seconds",
             seconds=time.perf_counter() - began,
