@@ -1,5 +1,8 @@
 """Stochastic dynamics: the default SynthER against known transition kernels: `core.stochastic_kernels`.
 
+    python benchmarks/kernels.py
+    python benchmarks/kernels.py --only toy-jumps    # fit and judge this one, record nothing
+
 Every toy is collected, fitted and sampled; u = F(s' | s, a) of 20,000 drawn rows must be uniform (KS <= 0.02), its
 modes must have their mass (within 0.02), its conditional spread must be right (ratio 0.9 to 1.1). The same model with
 its mean alone must fail. Only steps of the diffusion of (s, a) are fewer than the default's: three to five dimensions.
@@ -7,6 +10,7 @@ its mean alone must fail. Only steps of the diffusion of (s, a) are fewer than t
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -90,8 +94,13 @@ def judged(name: str) -> dict[str, Any]:
 
 def main() -> None:
     """Every toy, one table."""
-    began = time.monotonic()
-    table = {name: judged(name) for name in TOYS}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=TOYS, help="these; nothing is recorded")
+    only, began = parser.parse_args().only, time.monotonic()
+    table = {name: judged(name) for name in only or TOYS}
+    if only:
+        print(table)
+        return
     complete = all(row["holds"] for row in table.values())
     record_table("core.stochastic_kernels", table, complete=complete, seconds=time.monotonic() - began, seed=SEED)
 

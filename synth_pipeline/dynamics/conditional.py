@@ -50,6 +50,8 @@ class ConditionalConfig(Config):
     regressor: RegressorConfig = Setting(RegressorConfig(), description="the mean")
     diffusion: VectorConfig = Setting(
         VectorConfig(
+            p_mean=0.0,  # a rare mode far out is won or lost at noise as large as its distance: often visited, and wide
+            p_std=1.5,
             network=NetworkConfig(width=128, depth=3),
             sampler=SamplerConfig(num_steps=32, sigma_max=20.0),
             trainer=TrainerConfig(gradient_steps=6_000, batch_size=1024),
