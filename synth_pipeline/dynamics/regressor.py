@@ -95,9 +95,9 @@ class Members(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`[b, inputs]` -> means and log-variances, `[members, b, outputs]` each."""
         biases = [bias.view(self.members, 1, -1) for bias in self.biases]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or x.device.type != "cpu":
             outputs = _perceptron(torch.baddbmm, x.expand(self.members, *x.shape), list(self.weights), biases)
-        else:  # many rows, no gradient: one member after another is nearly twice as fast as a batched product
+        else:  # many rows on a CPU: one member after another is 1.7 times as fast as a batched product
             sides = [([w[m] for w in self.weights], [b[m] for b in biases]) for m in range(self.members)]
             outputs = torch.stack([_perceptron(torch.addmm, x, *side) for side in sides])
         mean, raw = outputs.chunk(2, dim=-1)
