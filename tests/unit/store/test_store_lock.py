@@ -47,7 +47,7 @@ def leave(folder, **changes):
     """A lock as a crashed writer leaves it."""
     now = time.time()
     holder = {"token": "x", "since": now - 500, "heartbeat": now, **locks._process(), **changes}
-    (folder.local / LOCK).write_text(json.dumps(holder))
+    folder.update(LOCK, lambda present: json.dumps(holder).encode())  # whole, for a heartbeat may read beside it
 
 
 def acquire(folder):
