@@ -12,11 +12,10 @@ three seeds, so points without intervals. Scores are means of the last five eval
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
-from cells_on_record import refresh, run_on_record
+from cells_on_record import commits, core_seconds, refresh, run_on_record
 from evidence import RESULTS, record_table
 
 from synth_pipeline import stages
@@ -62,7 +61,7 @@ def measured(name: str, config: StudyConfig, workers: int) -> dict[str, Any]:
         for agent in config.agents
         if agent != BASE
     }
-    return {"table": rows, f"against {BASE}": against}
+    return {"table": rows, f"against {BASE}": against, "cells by commit": commits(on_record(name))}
 
 
 def main() -> None:
@@ -78,7 +77,6 @@ def main() -> None:
             left = bill(config, FOLDER, workers=given.workers)
             print(f"{name}: {left.cells[0]} of {left.cells[1]} cells, {duration(left.seconds)}")
         return
-    began = time.perf_counter()
     found = {name: measured(name, config, given.workers) for name, config in STUDIES.items()}
     verdicts = {
         f"{agent} on {name}": one["verdict"] or one["value"]
@@ -89,7 +87,8 @@ def main() -> None:
     details: dict[str, Any] = {"verdicts": verdicts, **found}
     if not complete:
         details["why"] = "an interval on hopper/medium-replay does not exclude 0"
-    record_table("agents.baselines", details, complete=complete, seconds=time.perf_counter() - began)
+    seconds = sum(core_seconds(on_record(name)) for name in STUDIES)
+    record_table("agents.baselines", details, complete=complete, seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
-"""Finished cells of a study beside the evidence, so that days of training outlive the folder they ran in."""
+"""Finished cells of a study beside the evidence, so that days of training outlive the folder they ran in.
+
+Each has the commit at which it was put there: a study that runs for days shows whether its code stood still.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from evidence import commit
 
 from synth_pipeline.evaluation.study import Cell, StudyConfig
 from synth_pipeline.runs import read_json, write_bytes, write_json
@@ -14,13 +20,11 @@ from synth_pipeline.scale.studies import Results, run_study, tasks_of
 
 def unpack(record: Path, folder: Path) -> None:
     """Put the cells on record where a study looks for them; what is there stays."""
-    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
-    for line in lines:
-        body: dict[str, Any] = json.loads(line)
-        path = folder / "cells" / body.pop("file")
+    for name, body in _lines(record).items():
+        path = folder / "cells" / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, body)
+            write_json(path, {key: value for key, value in body.items() if key not in ("file", "commit")})
 
 
 def pack(record: Path, study: StudyConfig, folder: Path) -> None:
@@ -28,9 +32,27 @@ def pack(record: Path, study: StudyConfig, folder: Path) -> None:
     files = sorted({task.result_file for task in tasks_of(study, folder) if task.result_file.exists()})
     if not files and not record.exists():
         return
-    lines = [json.dumps({"file": path.name, **read_json(path)}, sort_keys=True) for path in files]
+    known, now = _lines(record), commit()
+    lines = [known.get(path.name) or {"file": path.name, "commit": now, **read_json(path)} for path in files]
     record.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(record, "".join(f"{line}\n" for line in lines).encode())
+    write_bytes(record, "".join(f"{json.dumps(line, sort_keys=True)}\n" for line in lines).encode())
+
+
+def commits(record: Path) -> dict[str, int]:
+    """Commit -> cells on record that were put there at it."""
+    return dict(Counter(body["commit"] for body in _lines(record).values()))
+
+
+def core_seconds(record: Path) -> float:
+    """Of all cells on record, and of the rows that were made for them, each once."""
+    bodies = list(_lines(record).values())
+    arms = {tuple(body["cell"][name] for name in ("size", "draw", "arm")): body["arm_seconds"] for body in bodies}
+    return float(sum(body["seconds"] for body in bodies) + sum(arms.values()))
+
+
+def _lines(record: Path) -> dict[str, dict[str, Any]]:
+    text = record.read_text(encoding="utf-8") if record.exists() else ""
+    return {body["file"]: body for body in map(json.loads, text.splitlines())}
 
 
 def refresh(record: Path, study: StudyConfig, folder: Path) -> None:

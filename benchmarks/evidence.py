@@ -37,6 +37,7 @@ def record(
     operator, limit = bar.split()
     holds = {
         ">=": value >= float(limit),
+        ">": value > float(limit),
         "<=": value <= float(limit),
         "<": value < float(limit),
         "==": value == float(limit),
@@ -67,7 +68,7 @@ def _write(
     command = " ".join(["python", str(program.relative_to(root)), *sys.argv[1:]])
     body |= {
         "command": command,
-        "commit": _commit(root),
+        "commit": commit(),
         "date": datetime.date.today().isoformat(),
         "seed": seed,
         "seconds": round(seconds, 1),
@@ -79,7 +80,9 @@ def _write(
     print(f"{body['claim']}: {body.get('value', 'table')} (bar {body.get('bar', '-')}) holds={body['holds']}")
 
 
-def _commit(root: Path) -> str:
+def commit() -> str:
+    """Of the tree that measures."""
+    root = Path(__file__).resolve().parent.parent
     answer = subprocess.run(["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return answer.stdout.strip() or "unknown"
 

@@ -95,16 +95,15 @@ def advise(
 
     The probe: critics of a fixed policy, held against its true values in held-out states of the simulator.
     """
-    from synth_pipeline import sources, utility
-    from synth_pipeline.data.split import split_dataset
+    from synth_pipeline import utility
     from synth_pipeline.evaluation.advice import AdviceConfig, trials, tried
 
     config = AdviceConfig.parse(override({}, settings or []), where="advice")
     folder = out or utility.default_folder(dataset, "advise")
     chosen = workers_of(workers, scheduler)
     if dry_run:
-        training = len(split_dataset(sources.resolve(dataset, rows=rows).load()).train)
-        study = trials(dataset, rows, training, config)
+        split = utility.split_for_advice(dataset, rows)
+        study = trials(dataset, rows, len(split.train), utility.probed_in(split, config))
         wanted = partial(tried, study)
         planned_only("advise", utility.planned(study, folder, workers=chosen, only=wanted))
         return

@@ -10,18 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from synth_pipeline import sources
+from synth_pipeline import envs, sources
 from synth_pipeline.agents import AGENTS
 from synth_pipeline.config import content_hash
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.data.split import split_dataset
+from synth_pipeline.data.split import SplitData, split_dataset
 from synth_pipeline.errors import ConfigError, unknown_name
 from synth_pipeline.evaluation.advice import (
+    HELD_OUT,
     Advice,
     AdviceConfig,
     Trial,
     concluded,
     confirmation,
+    error_of,
     helps,
     judged,
     trials,
@@ -31,6 +33,7 @@ from synth_pipeline.evaluation.cells import source_of
 from synth_pipeline.evaluation.statistics import paired_difference
 from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, scale_of, sentence, table
+from synth_pipeline.evaluation.value_probe import LEAST_STATES
 from synth_pipeline.run_config import RunConfig, store_url
 from synth_pipeline.runs import Run, write_json
 from synth_pipeline.scale import generation
@@ -155,8 +158,8 @@ def advise(
     Raises:
         ConfigError: When the environment is not known, or there are too few rows.
     """
-    data = _acted_in(sources.resolve(dataset, rows=rows).load())
-    training = len(split_dataset(data).train)
+    split = split_for_advice(dataset, rows)
+    config, training = probed_in(split, config), len(split.train)
     study = trials(dataset, rows, training, config)
     results = run_study(study, folder, workers=workers, yes=yes, only=partial(tried, study))
     for line in lines(table(study, results, None), scored=True):
@@ -167,13 +170,48 @@ def advise(
     if helps(found[0]):
         again = confirmation(dataset, rows, found[0].arm, config)
         results = run_study(again, folder, workers=workers, yes=yes)
-        difference = paired_difference(*({"": outcomes(results, None, arm=arm)} for arm in (found[0].arm, BASELINE)))
-        confirmed = Trial(found[0].arm, difference)
-    advice = concluded(found, confirmed, training)
+        ours, real = (outcomes(results, None, arm=arm) for arm in (found[0].arm, BASELINE))
+        confirmed = Trial(found[0].arm, paired_difference({"": ours}, {"": real}), error_of(ours))
+    advice = concluded(found, confirmed, training, held_out_episodes(split))
     write_json(folder / ADVICE, advice.plain())
     for label, text in zip(("advice", *[""] * 9), advice.sentences(), strict=False):
         say(label, text)
     return advice
+
+
+def split_for_advice(dataset: str, rows: int | None) -> SplitData:
+    """The data of `advise`, and the episodes in whose states values are judged.
+
+    Raises:
+        ConfigError: When the environment is not known.
+    """
+    return split_dataset(_acted_in(sources.resolve(dataset, rows=rows).load()), held_out=HELD_OUT)
+
+
+def probed_in(split: SplitData, config: AdviceConfig) -> AdviceConfig:
+    """As many states as the held-out episodes have, where these are fewer than asked for.
+
+    Raises:
+        ConfigError: When they are too few to judge values in.
+    """
+    spec, unseen = split.train.spec, split.held_out
+    there = 0
+    if unseen is not None:
+        there = int(envs.make(str(spec.environment)).resettable(unseen.transitions()["observations"]).sum())
+    if there < LEAST_STATES:
+        raise ConfigError(
+            "too few held-out states to judge values in",
+            found=f"{there:,} that the simulator can be reset to",
+            accepted=f"at least {LEAST_STATES:,} in a fifth of the episodes",
+            fix="collect more: at this size every real row counts",
+        )
+    return config.replace(states=min(config.states, there))
+
+
+def held_out_episodes(split: SplitData) -> int:
+    """How many there are."""
+    unseen = split.held_out
+    return 0 if unseen is None or unseen.episodes is None else len(unseen.episodes)
 
 
 def planned(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted = lambda cell: True) -> str:

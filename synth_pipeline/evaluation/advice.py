@@ -1,12 +1,14 @@
 """Should this dataset be augmented, with what, at which ratio? Asked of the value probe, in minutes instead of days.
 
 First on a quarter of the data, where the answer can be checked: the learning curve of real rows alone tells how many
-more real rows an arm is worth. Then, if an arm helps there, on all of them. An arm is recommended only when its paired
-95 % interval excludes 0 both times; the value probe is no return, and the advice says so.
+more real rows an arm is worth. Then, if an arm helps there, on all of them, in several trainings on the same rows. An
+arm is recommended only when its paired 95 % interval excludes 0 both times, and when the values learned with it say
+more than their mean would; the value probe is no return, and the advice says so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +18,17 @@ from pydantic import Field as Setting
 from synth_pipeline.config import Config
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.evaluation.effective import Multiplier, effective_multiplier
-from synth_pipeline.evaluation.statistics import Difference, paired_difference
+from synth_pipeline.evaluation.statistics import Difference, Outcomes, paired_difference
 from synth_pipeline.evaluation.study import ArmConfig, Cell, StudyConfig
-from synth_pipeline.evaluation.tables import BASELINE, outcomes
+from synth_pipeline.evaluation.tables import BASELINE, CHANCE, outcomes
+from synth_pipeline.evaluation.value_probe import LEAST_STATES
+from synth_pipeline.tracking import counted
 
 PROBE = "fqe"
 PARTS = (16, 4)  # of the data: the smallest size of the curve, and the one that arms are tried at
 LEAST = 160  # training rows: with fewer a sixteenth is nothing
+HELD_OUT = 0.2  # of the episodes: values are judged in their states, so more than what a generator spares
+FEW_EPISODES = 5  # held out: with fewer, the states are those of so few lives that it is said
 _MEAN = {"width": 128, "depth": 2, "trainer": {"gradient_steps": 1_500}}
 _FOLLOWS = {"regressor": _MEAN, "diffusion": {"trainer": {"gradient_steps": 400, "batch_size": 512}}}
 QUICK = {
@@ -48,6 +54,7 @@ class AdviceConfig(Config):
     )
     draws: int = Setting(5, ge=5, description="subsets, and trainings; fewer than five give no interval")
     policy: str | int = Setting("medium", description="whose values are asked: best, medium, or a snapshot's steps")
+    states: int = Setting(500, ge=LEAST_STATES, description="held-out states that values are judged in, at most")
     gradient_steps: int = Setting(4_000, ge=1, description="of every probe")
     width: int = Setting(128, ge=8, description="units of a hidden layer of the critics")
 
@@ -89,8 +96,9 @@ def _study(
     sizes: tuple[int | None, ...],
     seed: int,
 ) -> StudyConfig:
-    probe = {"policy": config.policy, "gradient_steps": config.gradient_steps, "width": config.width}
-    given = {"dataset": dataset, "rows": rows, "seed": seed, "sizes": sizes, "draws": config.draws, "seeds": 1}
+    probe = config.model_dump(include={"policy", "states", "gradient_steps", "width"})
+    given: dict[str, Any] = {"dataset": dataset, "rows": rows, "held_out": HELD_OUT, "seed": seed}
+    given |= {"sizes": sizes, "draws": config.draws, "seeds": 1}
     plain = {name: arm.model_dump() for name, arm in arms.items()}
     return StudyConfig.parse({**given, "arms": plain, "agents": {PROBE: probe}, "outcome": "values"}, where="advice")
 
@@ -107,11 +115,13 @@ class Trial:
     Attributes:
         arm: Its name.
         difference: Of minus the error, to real rows alone; above 0 is better.
+        error: Mean error of the values with it, in standard deviations of the true ones; None: every run diverged.
         multiplier: How many more real rows it is worth; None on all of the data, where the curve ends.
     """
 
     arm: str
     difference: Difference
+    error: float | None
     multiplier: Multiplier | None = None
 
 
@@ -125,6 +135,7 @@ class Advice:
         trials: Every arm on a quarter of the data, best first.
         confirmed: The best on all of the data; None: none helped, nothing was tried there.
         training: Rows that are not held out.
+        episodes: Held-out episodes whose states values were judged in.
     """
 
     augment: bool
@@ -132,6 +143,7 @@ class Advice:
     trials: tuple[Trial, ...]
     confirmed: Trial | None
     training: int
+    episodes: int
 
     def sentences(self) -> list[str]:
         """The advice in plain words: what to do, what it is worth, the risk, and what was not measured."""
@@ -139,6 +151,8 @@ class Advice:
         middle = f"{self.training // PARTS[1]:,}"
         if self.confirmed is None:
             said = f"Do not augment: on {middle} rows no arm made values better beyond doubt."
+            if best.difference.verdict == "better":
+                said = f"Do not augment: on {middle} rows even the best values are no better than their mean."
         elif self.augment:
             said = f"Augment with {self.arm}: values got better on {middle} rows and on all {self.training:,}."
         else:
@@ -146,15 +160,17 @@ class Advice:
         worst = min(self.trials, key=lambda trial: trial.difference.low or 0.0)
         found = [said, f"Best on {middle} rows: {best.arm}, {_change(best)}."]
         if self.confirmed is not None:
-            found.append(f"On all rows: {_change(self.confirmed)}.")
+            found.append(f"On all rows, over trainings: {_change(self.confirmed)}.")
         found.append(f"Risk: {worst.arm} may cost up to {max(0.0, -(worst.difference.low or 0.0)):.2f} of a deviation.")
+        if self.episodes < FEW_EPISODES:
+            found.append(f"Values were judged in the states of {counted(self.episodes, 'episode')} only.")
         return [*found, "Not measured: returns. Try the answer with `synthpipe evaluate` before you rely on it."]
 
     def plain(self) -> dict[str, Any]:
         """Plain JSON."""
         shown = [_plain(trial) for trial in self.trials]
         confirmed = None if self.confirmed is None else _plain(self.confirmed)
-        facts = {"augment": self.augment, "arm": self.arm, "training": self.training}
+        facts = {"augment": self.augment, "arm": self.arm, "training": self.training, "episodes": self.episodes}
         return {**facts, "trials": shown, "confirmed": confirmed, "sentences": self.sentences()}
 
 
@@ -169,19 +185,25 @@ def judged(
         ours = outcomes(results, None, size=middle, arm=arm)
         difference = paired_difference({"": ours}, {"": real}, seed=seed)
         worth = effective_multiplier(curve, ours, middle or training, seed=seed) if difference.pairs else None
-        found.append(Trial(arm, difference, worth))
+        found.append(Trial(arm, difference, error_of(ours), worth))
     return sorted(found, key=lambda trial: -(trial.difference.low if trial.difference.low is not None else -1e9))
 
 
+def error_of(outcomes: Outcomes) -> float | None:
+    """Mean error of values, over the runs that did not diverge."""
+    errors = [-value for value in outcomes.values() if isinstance(value, float)]
+    return math.fsum(errors) / len(errors) if errors else None
+
+
 def helps(trial: Trial) -> bool:
-    """Whether an interval excludes 0, on the good side."""
-    return trial.difference.verdict == "better"
+    """Whether an interval excludes 0 on the good side, and the values say more than their mean."""
+    return trial.difference.verdict == "better" and trial.error is not None and trial.error < CHANCE
 
 
-def concluded(found: list[Trial], confirmed: Trial | None, training: int) -> Advice:
+def concluded(found: list[Trial], confirmed: Trial | None, training: int, episodes: int) -> Advice:
     """Both looks together."""
     augment = confirmed is not None and helps(confirmed)
-    return Advice(augment, None if confirmed is None else confirmed.arm, tuple(found), confirmed, training)
+    return Advice(augment, None if confirmed is None else confirmed.arm, tuple(found), confirmed, training, episodes)
 
 
 def _change(trial: Trial) -> str:
@@ -194,4 +216,4 @@ def _change(trial: Trial) -> str:
 
 def _plain(trial: Trial) -> dict[str, Any]:
     worth = None if trial.multiplier is None else trial.multiplier.plain()
-    return {"arm": trial.arm, "difference": trial.difference.plain(), "multiplier": worth}
+    return {"arm": trial.arm, "difference": trial.difference.plain(), "error": trial.error, "multiplier": worth}

@@ -36,12 +36,10 @@ from synth_pipeline.evaluation.scores import evaluate_actor, evaluation_steps
 from synth_pipeline.evaluation.statistics import Diverged
 from synth_pipeline.evaluation.study import STORE, Cell, StudyConfig, cell_key, rows_key
 from synth_pipeline.evaluation.subsets import draw_subset
-from synth_pipeline.evaluation.value_probe import FQE, FQEConfig, probe_values
+from synth_pipeline.evaluation.value_probe import FQE, ProbeConfig, probe_values
 from synth_pipeline.runs import read_json, write_bytes, write_json
 from synth_pipeline.sources.base import Source
 from synth_pipeline.validation.truth import known_truth
-
-STATES = 500  # held-out states that values are judged in
 
 
 class Task(NamedTuple):
@@ -119,14 +117,14 @@ def drawn(study: StudyConfig, cell: Cell) -> tuple[Dataset, Dataset | None]:
 
 
 def make_arm(task: Task) -> float:
-    """Make the rows of a cell's arm, and those that it labels anew, once; returns the seconds that it took."""
-    path, begin = task.rows_file, time.perf_counter()
+    """Make the rows of a cell's arm, and those that it labels anew, once; returns the seconds that all of it takes."""
+    path = task.rows_file
     if path.exists():
-        return 0.0
-    if task.base is not task:
-        make_arm(task.base)
+        return _seconds_of(path)
+    before = 0.0 if task.base is task else make_arm(task.base)
+    begin = time.perf_counter()
     rows = _rows_of_store(task) if task.study.arms[task.cell.arm].kind == STORE else _made_rows(task)
-    seconds = time.perf_counter() - begin
+    seconds = before + time.perf_counter() - begin
     _write_rows(path, rows, seconds)
     return seconds
 
@@ -161,7 +159,8 @@ def run_cell(task: Task) -> dict[str, Any]:
 
     Returns:
         `cell`, `settings`, `evaluations` (step, returns, lengths) or `values` (agreement with the truth), `diverged`
-        (None, or step and reason), `seconds`.
+        (None, or step and reason), `seconds`; `mixed_rows` and `arm_seconds`: what is mixed in, and how long making it
+        took.
     """
     path = task.result_file
     if path.exists():
@@ -169,12 +168,15 @@ def run_cell(task: Task) -> dict[str, Any]:
         return found
     begin, state = time.perf_counter(), path.with_suffix(".safetensors")
     found, diverged = (_values if task.study.outcome == "values" else _returns)(task, state)
+    mixed = len(_read_rows(task.rows_file)) if task.mixes else 0
     body = {
         "cell": task.cell._asdict(),
-        "settings": task.settings,
+        "settings": {"kind": task.settings["kind"], **task.study.numbers(task.cell.agent, task.cell.arm).plain()},
         **found,
         "diverged": None if diverged is None else {"step": diverged.step, "reason": diverged.reason},
         "seconds": round(time.perf_counter() - begin, 2),
+        "mixed_rows": mixed,
+        "arm_seconds": round(_seconds_of(task.rows_file), 2) if mixed else 0.0,
     }
     write_json(path, body)
     for leftover in (state, state.with_suffix(".partial.json")):
@@ -195,14 +197,13 @@ def _returns(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
 
 
 def _values(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
-    study, (real, _), numbers = task.study, drawn(task.study, task.cell), _numbers(task)
-    which, states = task.settings.get("policy", "best"), task.settings.get("states", STATES)
-    policy, truth = _truth(study.dataset, study.rows, study.held_out, study.seed, which, states, numbers.discount)
-    seed = agent_seed(study, task.cell)
+    study, (real, _), c = task.study, drawn(task.study, task.cell), _probe_numbers(task)
+    policy, truth = _truth(study.dataset, study.rows, study.held_out, study.seed, c.policy, c.states, c.discount)
+    fqe, seed = FQE(policy, c), agent_seed(study, task.cell)
     try:
-        probe = probe_values(_mixture(task, real), policy, truth, numbers, seed=seed, checkpoint=state)
+        probe = probe_values(fqe, _mixture(task, real), truth, seed=seed, checkpoint=state)
     except TrainingDivergedError as error:
-        return {"values": None}, Diverged.by(error, 0)
+        return {"values": None}, Diverged.by(error, fqe.steps)
     return {"values": probe.plain()}, None
 
 
@@ -210,13 +211,14 @@ def agent_of(task: Task, real: Dataset) -> Agent:
     """The untrained agent of a cell, as it is before its data."""
     if task.study.outcome == "returns":
         return build(task.settings)
-    environment = envs.make(str(real.spec.environment))
-    return FQE(fixed_policy(environment, task.settings.get("policy", "best")), _numbers(task))
+    numbers = _probe_numbers(task)
+    return FQE(fixed_policy(envs.make(str(real.spec.environment)), numbers.policy), numbers)
 
 
-def _numbers(task: Task) -> FQEConfig:
-    given = {name: value for name, value in task.settings.items() if name not in ("kind", "policy", "states")}
-    return FQEConfig.parse(given, where=f"agent '{task.cell.agent}'")
+def _probe_numbers(task: Task) -> ProbeConfig:
+    numbers = task.study.numbers(task.cell.agent, task.cell.arm)
+    assert isinstance(numbers, ProbeConfig)
+    return numbers
 
 
 @lru_cache(maxsize=2)
@@ -275,6 +277,11 @@ def _mixture(task: Task, real: Dataset) -> Mixture:
 def _read_rows(path: Path) -> Transitions:
     with np.load(path) as file:
         return Transitions({name: file[name] for name in file.files if name != "seconds"})
+
+
+def _seconds_of(path: Path) -> float:
+    with np.load(path) as file:
+        return float(file["seconds"])
 
 
 def _write_rows(path: Path, rows: Transitions, seconds: float) -> None:

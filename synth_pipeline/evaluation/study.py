@@ -9,12 +9,16 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field as Setting
 from pydantic import model_validator
 
+from synth_pipeline.agents.base import AgentConfig, build
 from synth_pipeline.agents.replay import UseIn
 from synth_pipeline.config import Config, content_hash
 from synth_pipeline.data.split import HELD_OUT, HeldOut
 from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import unknown_name
 from synth_pipeline.evaluation.arms import ARMS
+from synth_pipeline.evaluation.value_probe import ProbeConfig
+from synth_pipeline.generators import GENERATORS
+from synth_pipeline.generators import base as generators
 
 Outcome = Literal["returns", "values"]
 STORE = "store"  # kind of the arm whose rows are there already
@@ -41,11 +45,17 @@ class ArmConfig(Config):
         return self
 
     def made_from(self) -> dict[str, Any]:
-        """What its rows follow from; how they are mixed in is left out."""
-        kept = {"kind", "rows"}  # a store is known by its digest, wherever it stands
-        kept |= {"generator"} if self.kind in ("generated", "relabelled") else set()
-        kept |= {"labels"} if self.kind in ("learned", "noise") else set()
-        return self.model_dump(mode="json", include=kept)
+        """What its rows follow from, defaults written out; how they are mixed in is left out.
+
+        A store is known by its digest, wherever it stands.
+        """
+        found: dict[str, Any] = {"kind": self.kind} | ({"rows": self.rows} if self.kind != "real" else {})
+        settings = self.generator if self.kind in ("generated", "relabelled") else {"kind": self.kind}
+        if settings["kind"] in GENERATORS.names():
+            found["generator"] = {"kind": settings["kind"], **generators.build(settings).config.plain()}
+        if self.kind in ("learned", "noise"):
+            found["labels"] = self.labels.plain()
+        return found
 
 
 class StudyConfig(Config):
@@ -66,8 +76,17 @@ class StudyConfig(Config):
     spacing: float = Setting(0.02, gt=0, le=1, description="steps between them, as a share of the training")
 
     def agent(self, name: str, arm: str) -> dict[str, Any]:
-        """Kind and settings of an agent in an arm."""
+        """Kind and settings of an agent in an arm, as they were given."""
         return {"kind": name, **self.agents[name], **self.arms[arm].agent}
+
+    def numbers(self, name: str, arm: str) -> AgentConfig:
+        """All numbers of an agent in an arm, or of the probe where values are the outcome."""
+        given = self.agent(name, arm)
+        if self.outcome == "returns":
+            numbers: AgentConfig = build(given).config
+            return numbers
+        rest = {key: value for key, value in given.items() if key != "kind"}
+        return ProbeConfig.parse(rest, where=f"agent '{name}'")
 
 
 class Cell(NamedTuple):
@@ -104,7 +123,8 @@ def rows_key(study: StudyConfig, cell: Cell, data: Mapping[str, Any]) -> str:
 
 
 def cell_key(study: StudyConfig, cell: Cell, data: Mapping[str, Any]) -> str:
-    """Hash of everything that a cell's result follows from."""
+    """Hash of everything that a cell's result follows from; defaults are written out, so that new ones are new keys."""
     arm, protocol = study.arms[cell.arm], (study.outcome, study.episodes, study.evaluations, study.spacing)
     mixed = (arm.share, arm.use_in) if arm.kind != "real" else ()
-    return content_hash(rows_key(study, cell, data), mixed, study.agent(cell.agent, cell.arm), cell.seed, protocol)
+    agent = (study.agent(cell.agent, cell.arm)["kind"], study.numbers(cell.agent, cell.arm).plain())
+    return content_hash(rows_key(study, cell, data), mixed, agent, cell.seed, protocol)

@@ -23,6 +23,7 @@ from synth_pipeline.evaluation.study import Cell, StudyConfig
 from synth_pipeline.tracking import counted
 
 BASELINE = "real"
+CHANCE = 1.0  # error of values, in their standard deviations, that their mean alone costs
 Results = Mapping[Cell, Mapping[str, Any]]
 
 
@@ -69,8 +70,10 @@ def table(study: StudyConfig, results: Results, scale: ScoreScale | None) -> lis
 
     Returns:
         `size`, `agent`, `arm`, `score` (mean with interval), `return` (raw mean), `d4rl`, `difference` to the arm
-        `real` and `improvement` (None for that arm), `runs`, `diverged`, `seconds` (mean of a training); of agents that
-        are asked for a return `by_target`, what they got for each (the first is the one that is judged).
+        `real` and `improvement` (None for that arm), `runs`, `diverged`, `seconds` (mean of a training), `mixed_rows`
+        and `arm_seconds` (means: what was mixed in, and the time to make it); of values `spearman` and `bias` (means),
+        and `usable`, whether their error is below what the mean of the true values costs; of agents that are asked for
+        a return `by_target`, what they got for each (the first is the one that is judged).
     """
     there = {(cell.size, cell.agent, cell.arm) for cell in results}
     wanted = [key for key in product(study.sizes, study.agents, study.arms) if key in there]
@@ -89,10 +92,20 @@ def _row(results: Results, scale: ScoreScale | None, seed: int, **where: Any) ->
         row["difference"] = paired_difference(ours, theirs, seed=seed).plain()
         row["improvement"] = probability_of_improvement(ours, theirs, seed=seed).plain()
     cells = [r for c, r in results.items() if all(getattr(c, name) == v for name, v in where.items())]
-    took = [r["seconds"] for r in cells]
-    row |= {"runs": len(took), "seconds": round(float(np.mean(took)), 1) if took else None}
+    row["runs"] = len(cells)
+    for name in ("seconds", "mixed_rows", "arm_seconds"):
+        row[name] = round(float(np.mean([r[name] for r in cells])), 1)
+    row |= _of_values([r["values"] for r in cells if r.get("values")])
     asked = _by_target(cells, scale)
     return {**row, "by_target": asked} if asked else row
+
+
+def _of_values(found: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """How values rank states, how far they are off on the whole, and whether they say more than their mean would."""
+    if not found:
+        return {}
+    means = {name: float(np.mean([values[name] for values in found])) for name in ("spearman", "bias", "rmse")}
+    return {"usable": means.pop("rmse") < CHANCE, **means}
 
 
 def _by_target(cells: list[Mapping[str, Any]], scale: ScoreScale | None) -> list[dict[str, float]]:
@@ -125,7 +138,7 @@ def _line(row: Mapping[str, Any]) -> str:
     size = "all" if row["size"] is None else f"{row['size']:,}"
     verdict = "" if difference is None else f"{_interval(difference)} {difference['verdict'] or ''}".rstrip()
     lost = f" ({score['diverged']} diverged)" if score["diverged"] else ""
-    time = "-" if row["seconds"] is None else f"{row['seconds']:,.0f} s"
+    time = f"{row['seconds']:,.0f} s" + (f" + {row['arm_seconds']:,.0f} s" if row["arm_seconds"] >= 1 else "")
     start = f"{row['agent']:<12} {row['arm']:<12} {size:>8}  {_interval(score):>22}  {verdict:>24}"
     return f"{start}  {row['runs']:>4}  {time}{lost}"
 
@@ -152,8 +165,17 @@ def sentence(rows: list[dict[str, Any]]) -> str:
         fewest = min(row["difference"]["pairs"] for row in mixed)
         there = counted(fewest, "pair")
         return f"Too few runs to tell ({there}; 5 are the least): points are shown, no verdict is given."
+    several = len({row["size"] for row in mixed}) > 1
     parts = []
-    for verdict in ("better", "worse", "undecided"):
-        named = [f"{row['agent']} with {row['arm']}" for row in judged if row["difference"]["verdict"] == verdict]
-        parts += [f"{verdict}: {', '.join(named)}"] if named else []
+    for verdict in ("better", "worse", "undecided", None):
+        named = [_named(row, several) for row in mixed if row["difference"]["verdict"] == verdict]
+        parts += [f"{verdict or 'too few runs'}: {', '.join(named)}"] if named else []
     return f"Against real rows alone, by paired 95 % intervals: {'; '.join(parts)}."
+
+
+def _named(row: Mapping[str, Any], several: bool) -> str:
+    size = "all rows" if row["size"] is None else f"{row['size']:,} rows"
+    said = f"{row['agent']} with {row['arm']}" + (f" on {size}" if several else "")
+    notes = [f"{row['score']['diverged']} diverged"] if row["score"]["diverged"] else []
+    notes += [] if row.get("usable", True) else ["values no better than their mean"]
+    return f"{said} ({', '.join(notes)})" if notes else said

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,15 +23,17 @@ from synth_pipeline.agents.replay import Batch, Mixture, Replay, Rows
 from synth_pipeline.config import content_hash
 from synth_pipeline.critics import bootstrapped, squared_error
 from synth_pipeline.data.fields import Array
-from synth_pipeline.diffusion.loop import Report
+from synth_pipeline.diffusion.loop import Report, TrainingDivergedError
 from synth_pipeline.envs.base import Floats
-from synth_pipeline.errors import SourceError
+from synth_pipeline.errors import ConfigError, SourceError
 from synth_pipeline.evaluation.monte_carlo import MonteCarlo, Policy
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.sources.base import hash_arrays
 
 ADDRESS = 1_003
 RESAMPLES = 1_000
+LEAST_STATES = 100  # that an error of values is measured in
+IMPOSSIBLE = 2.0  # times the largest value that the rewards of the data could sum to
 
 
 class FQEConfig(AgentConfig):
@@ -43,6 +45,13 @@ class FQEConfig(AgentConfig):
     normalize_observations: bool = Setting(True, description="(s - mean) / (std + 1e-3) of the real rows")
     members: int = Setting(2, ge=1, description="critics; their mean is the estimate and the target")
     normalize_critics: bool = Setting(False, description="layer norm in the critics")
+
+
+class ProbeConfig(FQEConfig):
+    """Numbers of the probe, and what it is held against."""
+
+    policy: Literal["best", "medium"] | int = Setting("best", description="whose values; a number: of the snapshot")
+    states: int = Setting(500, ge=LEAST_STATES, description="held-out states that values are judged in")
 
 
 class FQE(Agent):
@@ -219,10 +228,9 @@ class Probe:
 
 
 def probe_values(
+    fqe: FQE,
     data: Mixture,
-    policy: Policy,
     truth: MonteCarlo,
-    config: FQEConfig | None = None,
     *,
     seed: int,
     report: Report | None = None,
@@ -231,19 +239,33 @@ def probe_values(
     """Train FQE on a mixture and hold its values against the truth.
 
     Args:
+        fqe: Untrained, of the policy whose values `truth` holds.
         data: Real rows, and what is mixed in.
-        policy: The policy whose values `truth` holds.
         truth: Made once for all mixtures that are compared.
-        config: Numbers; its discount is replaced by that of the truth.
         seed: Seed of the training.
         report: Called with (step, total, values).
         checkpoint: File for resumable state.
 
     Raises:
-        TrainingDivergedError: When a loss is not finite at a log line.
-        SourceError: When the estimates are not finite or all equal.
+        TrainingDivergedError: When a loss is not finite at a log line, or the values are such as no rewards sum to.
+        ConfigError: When truth and estimates discount differently.
     """
-    numbers = (config or FQEConfig()).replace(discount=truth.discount)
-    fqe = FQE(policy, numbers).fit(data, seed=seed, report=report, checkpoint=checkpoint)
+    if fqe.config.discount != truth.discount:
+        raise ConfigError("values are compared at one discount", found=fqe.config.discount, accepted=truth.discount)
+    fqe.fit(data, seed=seed, report=report, checkpoint=checkpoint)
     estimates = fqe.values(truth.states)
+    _require_possible(estimates, data, truth.discount)
     return Probe(agreement(estimates, truth.values, seed=seed), estimates, truth)
+
+
+def _require_possible(estimates: Floats, data: Mixture, discount: float) -> None:
+    """Values that exploded to a finite size must not be averaged with others; nor is a constant an estimate."""
+    largest = float(np.abs(data.real.transitions()["rewards"]).max()) or 1.0
+    limit = IMPOSSIBLE * largest / (1 - discount)
+    worst = float(np.abs(estimates).max())
+    if not worst <= limit or estimates.std() == 0:
+        raise TrainingDivergedError(
+            "the values are none that these rewards could sum to" if not worst <= limit else "all values are equal",
+            found=f"up to {worst:.3g} in size",
+            accepted=f"up to {limit:.3g}: {IMPOSSIBLE:g} max |r| / (1 - discount)",
+        )

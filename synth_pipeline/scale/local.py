@@ -75,7 +75,8 @@ def _count_tries(tries: dict[int, int], suspects: list[int], tasks: Sequence[Any
             raise TaskError(
                 f"a worker process died {MAX_TRIES} times on the same task",
                 found=f"task {tasks[index]}",
-                fix="out of memory? use fewer --workers; finished parts are kept, run the command again",
+                fix="out of memory? use fewer --workers; a script of your own? begin its work under "
+                "`if __name__ == '__main__':`; finished parts are kept, run it again",
             ) from None
 
 

@@ -26,7 +26,7 @@ def found(errors):
     """Results whose error of values is given by (size, arm)."""
     study = trials("toy/points", None, TRAINING, CONFIG)
     return study, {
-        cell: {"values": {"rmse": errors[(cell.size, cell.arm)] + NOISE[cell.draw]}, "diverged": None, "seconds": 1.0}
+        cell: {"values": {"rmse": errors[(cell.size, cell.arm)] + NOISE[cell.draw]}, "diverged": None}
         for cell in cells(study)
         if tried(study, cell)
     }
@@ -56,24 +56,40 @@ def test_the_better_arm_is_first_and_worth_what_the_curve_says():
     assert good.multiplier.value.value == pytest.approx(2.0, rel=0.01)
 
 
-def trial(arm, values):
-    return Trial(arm, paired_difference({"": dict(enumerate(values))}, {"": dict.fromkeys(range(len(values)), 0.0)}))
+def trial(arm, values, error=0.5):
+    difference = paired_difference({"": dict(enumerate(values))}, {"": dict.fromkeys(range(len(values)), 0.0)})
+    return Trial(arm, difference, error)
 
 
 def test_augment_only_when_both_looks_say_so():
     first = judged(*found(USUAL), TRAINING)
-    yes = concluded(first, trial("good", [0.1, 0.11, 0.09, 0.1, 0.1]), TRAINING)
+    yes = concluded(first, trial("good", [0.1, 0.11, 0.09, 0.1, 0.1]), TRAINING, 9)
     assert yes.augment
     assert "Augment with good" in yes.sentences()[0]
-    no = concluded(first, trial("good", [0.1, -0.1, 0.1, -0.1, 0.0]), TRAINING)
+    no = concluded(first, trial("good", [0.1, -0.1, 0.1, -0.1, 0.0]), TRAINING, 9)
     assert not no.augment
     assert "not beyond doubt on all" in no.sentences()[0]
+
+
+def test_values_that_are_no_better_than_their_mean_recommend_nothing():
+    helped = [0.1, 0.11, 0.09, 0.1, 0.1]
+    assert helps(trial("good", helped, 0.9))
+    assert not helps(trial("good", helped, 1.1))
+    first = judged(*found({key: error + 1 for key, error in USUAL.items()}), TRAINING)
+    assert first[0].difference.verdict == "better"
+    assert "no better than their mean" in concluded(first, None, TRAINING, 9).sentences()[0]
+
+
+def test_few_held_out_lives_are_said():
+    first = judged(*found(USUAL), TRAINING)
+    assert "the states of 2 episodes only" in " ".join(concluded(first, None, TRAINING, 2).sentences())
+    assert "only" not in " ".join(concluded(first, None, TRAINING, 5).sentences())
 
 
 def test_nothing_is_recommended_when_nothing_helps():
     first = judged(*found({**USUAL, (4000, "good"): 0.5}), TRAINING)
     assert not any(helps(one) for one in first)
-    advice = concluded(first, None, TRAINING)
+    advice = concluded(first, None, TRAINING, 9)
     assert not advice.augment
     assert advice.arm is None
     text = " ".join(advice.sentences())
@@ -86,7 +102,7 @@ def test_nothing_is_recommended_when_nothing_helps():
 def test_a_diverged_probe_is_left_out():
     study, results = found(USUAL)
     lost = Cell(4000, 0, "good", PROBE, 0)
-    results[lost] = {"values": None, "diverged": {"step": 7, "reason": "loss inf"}, "seconds": 1.0}
+    results[lost] = {"values": None, "diverged": {"step": 7, "reason": "loss inf"}}
     good = next(one for one in judged(study, results, TRAINING) if one.arm == "good")
     assert good.difference.pairs == 5
     assert good.difference.diverged == (1, 0)

@@ -10,10 +10,13 @@ from synth_pipeline.diffusion.loop import TrainingDivergedError
 from synth_pipeline.errors import ConfigError, UnknownNameError
 from synth_pipeline.evaluation import arms as arms_module
 from synth_pipeline.evaluation import cells as cells_module
+from synth_pipeline.evaluation import study as study_module
 from synth_pipeline.evaluation.cells import Task, agent_seed, make_arm, run_cell
 from synth_pipeline.evaluation.scores import ScoreScale
 from synth_pipeline.evaluation.study import Cell, StudyConfig, cell_key, cells
 from synth_pipeline.evaluation.tables import lines, sentence, table
+from synth_pipeline.generators.controls import Smote
+from synth_pipeline.generators.vae import VAE
 from synth_pipeline.runs import read_json
 from synth_pipeline.scale import studies
 
@@ -84,6 +87,36 @@ def test_a_key_changes_with_everything_that_the_result_follows_from(changes):
     assert cell_key(study(), cell, {}) == cell_key(study(seeds=9), cell, {}), "more seeds keep what is there"
 
 
+@pytest.mark.parametrize(
+    ("arm", "holder", "attribute", "name"),
+    [
+        ("smote", Smote, "settings", "neighbours"),
+        ("made", VAE, "settings", "latent"),
+        ("real", BC, "settings", "depth"),
+        ("values", study_module, "ProbeConfig", "members"),
+    ],
+)
+def test_a_key_changes_when_a_default_does(monkeypatch, arm, holder, attribute, name):
+    """A study of several days must not mix the numbers of two versions."""
+    arms = {**PLAIN["arms"], "made": {"kind": "generated", "generator": {"kind": "vae"}}, "values": {}}
+    outcome = "values" if arm == "values" else "returns"
+    given, cell = study(arms=arms, agents={"bc": {}}, outcome=outcome), Cell(150, 0, arm, "bc", 0)
+    before, usual = cell_key(given, cell, {}), getattr(holder, attribute)
+    other = type("Other", (usual,), {"__annotations__": {name: int}, name: usual().plain()[name] + 1})
+    monkeypatch.setattr(holder, attribute, other)
+    assert cell_key(given, cell, {}) != before
+    monkeypatch.setattr(holder, attribute, usual)
+    assert cell_key(given, cell, {}) == before
+
+
+def test_labels_of_another_ensemble_are_other_rows():
+    keys = {
+        cell_key(study(arms={"x": {"kind": "learned", "labels": {"depth": n}}}), Cell(1, 0, "x", "bc", 0), {})
+        for n in (2, 3)
+    }
+    assert len(keys) == 2
+
+
 def test_a_store_is_known_by_its_digest_wherever_it_stands():
     cell = Cell(150, 0, "mixed", "bc", 0)
     here, there = (study(arms={"mixed": {"kind": "store", "store": place}}) for place in ("runs/a", "/elsewhere/a"))
@@ -145,9 +178,10 @@ def test_a_diverged_cell_is_marked_and_not_averaged(tmp_path, monkeypatch):
 def test_rows_of_an_arm_are_made_once_and_shared(tmp_path):
     first, second = task(tmp_path, arm="smote"), task(tmp_path, arm="smote", seed=1)
     assert first.rows_file == second.rows_file
-    assert make_arm(first) > 0
+    took = make_arm(first)
+    assert took > 0
     before = first.rows_file.read_bytes()
-    assert make_arm(second) == 0
+    assert make_arm(second) == took, "what it took is kept with the rows"
     assert first.rows_file.read_bytes() == before
     with np.load(first.rows_file) as file:
         assert len(file["rewards"]) == 200
@@ -172,6 +206,18 @@ def test_arms_of_one_generator_fit_it_once(tmp_path, monkeypatch):
         assert all(np.array_equal(one[name], two[name]) for name in one.files if name != "seconds")
 
 
+def test_what_was_mixed_in_and_what_it_cost_stand_beside_every_score(tmp_path):
+    given = task(tmp_path, arm="smote")
+    took = make_arm(given)
+    found = run_cell(given)
+    assert (found["mixed_rows"], found["arm_seconds"]) == (200, round(took, 2))
+    row = table(study(), {given.cell: {**found, "arm_seconds": 75.0}}, None)[0]
+    assert (row["mixed_rows"], row["arm_seconds"]) == (200, 75.0)
+    assert " + 75 s" in lines([row], scored=False)[1]
+    alone = run_cell(task(tmp_path))
+    assert (alone["mixed_rows"], alone["arm_seconds"]) == (0, 0.0)
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises((UnknownNameError, ConfigError), match="smote"):
         study(arms={"x": {"kind": "smotte"}})
@@ -185,7 +231,7 @@ def results(differences, seeds=6):
     for seed in range(seeds):
         for arm, value in (("real", 10.0 + seed), ("smote", 10.0 + seed + differences[seed])):
             evaluations = [{"step": 1, "returns": [value - 1, value + 1], "lengths": [1, 1]}] * 5
-            result = {"evaluations": evaluations, "diverged": None, "seconds": 2.0}
+            result = {"evaluations": evaluations, "diverged": None, "seconds": 2.0, "mixed_rows": 0, "arm_seconds": 0.4}
             found[Cell(150, 0, arm, "bc", seed)] = result
     return found
 
@@ -205,6 +251,34 @@ def test_a_table_gives_scores_paired_differences_and_a_verdict():
     shown = lines(rows, scored=True)
     assert "better" in shown[2]
     assert len(shown) == 3
+
+
+def values_of(errors):
+    """Cells of a value probe whose error is given by (size, arm)."""
+    found = {}
+    for (size, arm), error in errors.items():
+        for draw in range(5):
+            values = {"rmse": error + 0.001 * draw, "spearman": 0.8, "bias": -0.1}
+            body = {"values": values, "diverged": None, "seconds": 1.0, "mixed_rows": 5, "arm_seconds": 0.0}
+            found[Cell(size, draw, arm, "fqe", 0)] = body
+    return found
+
+
+def test_a_verdict_names_its_size_and_says_when_values_are_useless():
+    of_values = study(sizes=[100, 200], draws=5, seeds=1, agents={"fqe": {}}, outcome="values")
+    errors = {(100, "real"): 3.0, (100, "smote"): 2.5, (200, "real"): 0.5, (200, "smote"): 0.6}
+    rows = table(of_values, values_of(errors), None)
+    said = sentence(rows)
+    assert "better: fqe with smote on 100 rows (values no better than their mean)" in said
+    assert "worse: fqe with smote on 200 rows." in said
+    assert [row["usable"] for row in rows] == [False, False, True, True]
+    assert (rows[0]["spearman"], rows[0]["bias"]) == (0.8, -0.1)
+
+
+def test_a_diverged_run_is_in_the_verdict():
+    found = results([3.0, 3.1, 2.9, 3.0, 3.2, 2.8])
+    found[Cell(150, 0, "smote", "bc", 5)] |= {"diverged": {"step": 3, "reason": "loss inf"}}
+    assert "better: bc with smote (1 diverged)" in sentence(table(study(), found, SCALE))
 
 
 def test_seeds_of_one_draw_are_no_independent_runs():

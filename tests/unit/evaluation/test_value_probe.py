@@ -12,6 +12,7 @@ from synth_pipeline.agents.replay import Mixture
 from synth_pipeline.data.containers import Episodes
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec, transition_fields
+from synth_pipeline.diffusion.loop import TrainingDivergedError
 from synth_pipeline.envs.base import EnvironmentModel, EnvironmentSpec, Outcome, box, dataset_fields
 from synth_pipeline.envs.point_mass import PointMass
 from synth_pipeline.envs.rollout import rollout
@@ -224,7 +225,7 @@ def truth():
 
 def test_values_of_a_chain_are_found():
     """Those of the policy, not of the data, whose values are far lower; time limits are no ends."""
-    found = probe_values(Mixture(chain()), right, truth(), SMALL, seed=0)
+    found = probe_values(FQE(right, SMALL), Mixture(chain()), truth(), seed=0)
     np.testing.assert_allclose(found.estimates, TRUTH, atol=0.04)
     assert found.agreement.pearson.value > 0.99
     assert found.agreement.rmse.value < 0.4
@@ -232,10 +233,20 @@ def test_values_of_a_chain_are_found():
 
 
 def test_the_discount_is_that_of_the_truth():
-    few = SMALL.replace(gradient_steps=2, log_every=1, discount=0.5)
-    found = probe_values(Mixture(chain(200)), right, truth(), few, seed=0)
-    again = probe_values(Mixture(chain(200)), right, truth(), few.replace(discount=DISCOUNT), seed=0)
-    np.testing.assert_array_equal(found.estimates, again.estimates)
+    other = FQE(right, SMALL.replace(discount=0.5))
+    with pytest.raises(ConfigError, match=r"0\.5"):
+        probe_values(other, Mixture(chain(200)), truth(), seed=0)
+
+
+@pytest.mark.parametrize(("factor", "why"), [(1e4, "could sum to"), (np.nan, "could sum to"), (0.0, "equal")])
+def test_values_that_exploded_are_no_estimates(monkeypatch, factor, why):
+    """Finite, so no loss stops them; averaged with others they would be all of the mean."""
+    values, few = FQE.values, SMALL.replace(gradient_steps=2, log_every=1)
+    monkeypatch.setattr(FQE, "values", lambda self, states: values(self, states) * factor)
+    fqe = FQE(right, few)
+    with pytest.raises(TrainingDivergedError, match=why):
+        probe_values(fqe, Mixture(chain(200)), truth(), seed=0)
+    assert fqe.steps == 2
 
 
 def test_next_actions_are_the_policys_in_real_and_synthetic_rows():
