@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evidence import commit
+from evidence import COMMIT
 
 from synth_pipeline.evaluation.study import Cell, StudyConfig
 from synth_pipeline.runs import read_json, write_bytes, write_json
@@ -32,8 +32,8 @@ def pack(record: Path, study: StudyConfig, folder: Path) -> None:
     files = sorted({task.result_file for task in tasks_of(study, folder) if task.result_file.exists()})
     if not files and not record.exists():
         return
-    known, now = _lines(record), commit()
-    lines = [known.get(path.name) or {"file": path.name, "commit": now, **read_json(path)} for path in files]
+    known = _lines(record)
+    lines = [known.get(path.name) or {"file": path.name, "commit": COMMIT, **read_json(path)} for path in files]
     record.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(record, "".join(f"{json.dumps(line, sort_keys=True)}\n" for line in lines).encode())
 

@@ -68,7 +68,7 @@ def _write(
     command = " ".join(["python", str(program.relative_to(root)), *sys.argv[1:]])
     body |= {
         "command": command,
-        "commit": commit(),
+        "commit": COMMIT,
         "date": datetime.date.today().isoformat(),
         "seed": seed,
         "seconds": round(seconds, 1),
@@ -80,11 +80,20 @@ def _write(
     print(f"{body['claim']}: {body.get('value', 'table')} (bar {body.get('bar', '-')}) holds={body['holds']}")
 
 
-def commit() -> str:
-    """Of the tree that measures."""
+def _commit() -> str:
+    """Of the tree that measures; marked where its programs have changed since, for then no commit holds them."""
     root = Path(__file__).resolve().parent.parent
-    answer = subprocess.run(["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return answer.stdout.strip() or "unknown"
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True).stdout.strip()
+
+    if not (head := git("rev-parse", "--short", "HEAD")):
+        sys.exit(f"evidence needs a commit that it was measured at, and {root} is no git checkout")
+    programs = ("*.py", "*.yaml", "requirements.lock")
+    return f"{head} and changes" if git("status", "--porcelain", "--untracked-files=no", "--", *programs) else head
+
+
+COMMIT = _commit()  # as the program begins: hours later the tree may be another
 
 
 def machine() -> dict[str, Any]:

@@ -37,9 +37,9 @@ class GenerateSettings(Config):
     micro_batch: int = Setting(16_384, ge=1, description="rows per sampling call; part of the data's identity")
     max_attempts: int = Setting(8, ge=1, description="tries to fill a shard when the generator rejects rows")
     where: str | None = Setting(None, description="relevance that rows are aimed at, e.g. near_terminal; none: nowhere")
-    aimed_share: float = Setting(0.5, gt=0, le=1, description="share of the rows that are aimed")
+    aimed_share: float = Setting(0.5, gt=0, lt=1, description="share of the rows that are aimed; the rest undo it")
     top: float = Setting(0.1, gt=0, lt=1, description="share of the data that counts as top of the relevance")
-    guidance: float = Setting(1.0, ge=0, description="weight of the relevance in sampling; 1: the model as it is")
+    guidance: float = Setting(1.0, ge=0, description="weight of the relevance in sampling; weights undo only 1")
 
 
 class ValidationSettings(Config):

@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import numpy as np
-from evidence import commit, record
+from evidence import COMMIT, record
 
 from synth_pipeline import stages, utility
 from synth_pipeline.evaluation.advice import AdviceConfig
@@ -96,7 +96,7 @@ def main() -> None:
     for case in cases:
         if case not in known:
             said = ask(case, given.workers)
-            known[case] = {"case": case, "advice": said, "asked": AdviceConfig().plain(), "commit": commit()}
+            known[case] = {"case": case, "advice": said, "asked": AdviceConfig().plain(), "commit": COMMIT}
             lines = [json.dumps(known[name], sort_keys=True) for name in sorted(known)]
             write_bytes(ANSWERS, "".join(f"{line}\n" for line in lines).encode())
     if given.case:

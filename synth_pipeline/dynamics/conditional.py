@@ -9,6 +9,8 @@ by component of y; both are asked about errors e of members of the ensemble on r
   in the same direction; noise has no direction: `smooth` = E[e e_neighbour] / E[e^2] is about 0 (lack of fit by near
   replicates, Daniel and Wood 1980, ch. 7).
 A component is noise when it is shared and not smooth; its residual is learned by a small conditional diffusion.
+Where members know the rows that they have seen by heart, noise is not shared either: with few rows, and much that the
+mean does not explain, the first question has no answer, and that is said (`doubtful`).
 A component with few values in the data (a sparse reward, a goal that stands still) is drawn as the nearest of them.
 """
 
@@ -29,11 +31,14 @@ from synth_pipeline.diffusion.loop import Phases, under
 from synth_pipeline.diffusion.trainer import TrainerConfig
 from synth_pipeline.diffusion.vector import NetworkConfig, SamplerConfig, VectorConfig, VectorDiffusion
 from synth_pipeline.dynamics.regressor import Floats, Moments, Regressor, RegressorConfig
+from synth_pipeline.errors import SourceError
 from synth_pipeline.seeding import Stage, stream
 
 EXACT = 1e-6  # share of the variance of y below which an error is rounding, not noise
 BLOCK = 128  # rows at once whose neighbours are looked for
 FOLDS = 10  # of the groups; every member leaves out one: what it has not seen judges it, what it has seen makes it good
+BY_HEART = 0.7  # squared error on seen rows over that on unseen ones, below which members know rows by heart
+NOTABLE = 0.1  # share of the variance of y that the mean does not explain, from which it matters what that is
 FEW = 10  # values that a discrete component takes at most
 SEEN_BY_ALL = -1
 ROWS_A_VALUE = 100  # mean number of rows that take each: in fewer rows, few values say nothing
@@ -127,7 +132,7 @@ class Conditional:
         """Ask both questions about the rows that a member has not seen."""
         rows = np.flatnonzero(left_out != SEEN_BY_ALL)
         errors, absent = self._mean.errors(x[rows], y[rows]), left_out[rows]
-        self.shared = shared_error(errors, absent)
+        self.shared, self.doubtful = shared_error(errors, absent), known_by_heart(errors, absent)
         self.smooth = smooth_error(errors[absent, np.arange(len(rows))], x[rows], groups[rows], rng)
 
     def _decide(self) -> npt.NDArray[np.bool_]:
@@ -156,7 +161,7 @@ class Conditional:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """What the test found and decided; both models."""
-        found = {"shared": self.shared, "smooth": self.smooth, "noisy": self.noisy}
+        found = {"shared": self.shared, "smooth": self.smooth, "doubtful": self.doubtful, "noisy": self.noisy}
         values: dict[str, Any] = {name: array.tolist() for name, array in found.items()}
         arrays = {f"mean.{name}": array for name, array in self._mean.arrays().items()}
         arrays |= {f"values.{column}": array for column, array in enumerate(self._values)}
@@ -168,7 +173,7 @@ class Conditional:
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Inverse of `state`."""
         self.shared, self.smooth = (np.array(values[name], np.float64) for name in ("shared", "smooth"))
-        self.noisy = np.array(values["noisy"], bool)
+        self.doubtful, self.noisy = (np.array(values[name], bool) for name in ("doubtful", "noisy"))
         self._values = [np.array(arrays[f"values.{column}"], np.float64) for column in range(len(self.noisy))]
         self._mean = self._regressor()
         self._mean.restore(under(arrays, "mean."))
@@ -184,7 +189,13 @@ class Conditional:
 
 
 def absent_member(groups: npt.NDArray[np.int64], members: int) -> npt.NDArray[np.int64]:
-    """`[n]`, the member that does not learn from a row; -1 where all do."""
+    """`[n]`, the member that does not learn from a row; -1 where all do.
+
+    Raises:
+        SourceError: When some member would leave out everything.
+    """
+    if len(groups) and len(np.unique(groups)) < 2:
+        raise SourceError("an ensemble is tested on groups of rows", found="one group", accepted="at least two")
     fold = np.unique(groups, return_inverse=True)[1] % max(FOLDS, members)
     return np.where(fold < members, fold, SEEN_BY_ALL)
 
@@ -214,6 +225,20 @@ def shared_error(errors: Floats, left_out: npt.NDArray[np.int64]) -> Floats:
     power = (unseen**2).mean(axis=0)
     shared = (unseen * others).mean(axis=0)
     return np.where(power > EXACT, np.clip(shared / np.maximum(power, EXACT), 0.0, 1.0), 0.0)
+
+
+def known_by_heart(errors: Floats, left_out: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """`[o]`, whether errors on unseen rows are notable, and those of members that have seen them far smaller.
+
+    Args:
+        errors: As in `shared_error`.
+        left_out: `[n]`, the member that has not seen a row.
+    """
+    rows = np.arange(errors.shape[1])
+    unseen = (errors[left_out, rows] ** 2).mean(axis=0)
+    seen = ((errors**2).sum(axis=(0, 1)) - unseen * len(rows)) / ((len(errors) - 1) * len(rows))
+    found: npt.NDArray[np.bool_] = (unseen > NOTABLE) & (seen < BY_HEART * unseen)
+    return found
 
 
 def smooth_error(

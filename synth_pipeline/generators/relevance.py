@@ -3,7 +3,7 @@
 PGR (Wang et al. 2024, arXiv:2410.18082) conditions SynthER on the relevance F of a transition and prompts it with the
 highest values of the data. Here F is any function of the dataset; a model learns p(row | rank of F). Aiming draws a
 share of the ranks from the top, so that the rows follow q = (1 - share) p + share p(. | top), and every row carries
-p / q of its rank: with these weights the rows follow the data again.
+p / q of its rank: with these weights the rows follow the data again, if the condition has guidance 1.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 Relevance = Callable[[Dataset], Floats]
 DISCOUNT = 0.99
 NEAR = 0.9  # relevance lost per step before a termination
+TIED = 0.01  # share of the rows by which a tie may enlarge the top
 NEIGHBOUR = 10  # rank of the neighbour whose distance says how rare a row is
 
 
@@ -138,12 +139,31 @@ class Levels:
         drawn = rng.integers(len(self.values), size=rows)
         weights = np.ones(rows, np.float32)
         if aim.where is not None:
-            highest = self.values[:, 0] >= np.quantile(self.values, 1 - aim.top, method="lower")
+            highest = self.highest(aim)
             picked = np.flatnonzero(highest)
             aimed = rng.random(rows) < aim.share
             drawn = np.where(aimed, picked[rng.integers(len(picked), size=rows)], drawn)
             weights = 1 / ((1 - aim.share) + aim.share * highest[drawn] / highest.mean())
         return self.values[drawn], weights.astype(np.float32)
+
+    def highest(self, aim: Aim) -> npt.NDArray[np.bool_]:
+        """`[n]`, the rows that count as top. Where a tie reaches from below into them, they are those above the tie.
+
+        Raises:
+            ConfigError: When all rows are equally relevant.
+        """
+        assert self.values is not None
+        ranks = self.values[:, 0]
+        edge = np.quantile(ranks, 1 - aim.top, method="lower")
+        above, with_tie = ranks > edge, ranks >= edge
+        found: npt.NDArray[np.bool_] = above if above.any() and with_tie.mean() > aim.top + TIED else with_tie
+        if found.all():
+            raise ConfigError(
+                f"nothing can be aimed at '{aim.where}'",
+                found="a relevance that is the same in every row of the data",
+                fix="train with another generator.condition, or generate without --where",
+            )
+        return found
 
     def arrays(self) -> dict[str, Array]:
         """What has to be saved."""

@@ -42,7 +42,7 @@ from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.diffusion.loop import Phases, under
 from synth_pipeline.diffusion.trainer import TrainerConfig
 from synth_pipeline.diffusion.vector import SamplerConfig, VectorConfig, VectorDiffusion
-from synth_pipeline.dynamics.conditional import SEEN_BY_ALL, Conditional, ConditionalConfig, absent_member
+from synth_pipeline.dynamics.conditional import FOLDS, SEEN_BY_ALL, Conditional, ConditionalConfig, absent_member
 from synth_pipeline.dynamics.regressor import Moments, RegressorConfig
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.generators.base import Postprocess, Report, derived_fields, modelled_fields
@@ -152,9 +152,11 @@ class SynthER:
         """This generator, with samples aimed at the rows of highest relevance.
 
         Raises:
-            ConfigError: When the model was not trained with that condition.
+            ConfigError: When the model was not trained with that condition, or all rows are equally relevant.
         """
         aim.require(self.config.condition)
+        if aim.where is not None:
+            self._levels.highest(aim)
         other = SynthER(self.config, device=self._device)
         other.__dict__.update(self.__dict__)
         other._aim = aim
@@ -268,9 +270,12 @@ class SynthER:
         """What the fit decided, in words."""
         found = []
         for name, model in self._models().items():
-            noisy = int(model.noisy.sum())
-            what = f"{noisy} of {len(model.noisy)} components hold noise, which is sampled"
+            noisy, every = int(model.noisy.sum()), len(model.noisy)
+            what = f"{noisy} of {every} components hold noise, which is sampled"
             found.append(f"{name}: {what if noisy else 'what is left looks like model error, so the mean is taken'}")
+            if doubtful := int((model.doubtful & ~model.noisy).sum()):
+                why = "its errors on rows that it has seen are far smaller, so noise cannot be told from model error"
+                found.append(f"{name}: {doubtful} of {every} components are not decidable: {why}; the mean is taken")
         return found
 
     @property
@@ -357,8 +362,13 @@ def _flat(values: Array) -> Array:
 
 
 def _groups(data: Dataset, seed: int) -> Array:
-    """`[n]`, rows that belong together, in random order: episodes, or single rows where there are none."""
-    rng = stream(seed, Stage.TRAIN, 8)
-    if data.episodes is None:
+    """`[n]`, rows that belong together, in random order: episodes, or single rows where there are none.
+
+    Fewer than ten episodes are cut into stretches, so that no member of an ensemble leaves out all there is.
+    """
+    rng, episodes = stream(seed, Stage.TRAIN, 8), data.episodes
+    if episodes is None:
         return rng.permutation(len(data))
-    return rng.permutation(len(data.episodes))[data.episodes.episode_ids]
+    pieces = math.ceil(FOLDS / len(episodes))
+    stretch = episodes.steps * pieces // episodes.lengths[episodes.episode_ids]
+    return rng.permutation(len(episodes) * pieces)[episodes.episode_ids * pieces + stretch]

@@ -9,10 +9,12 @@ from synth_pipeline.dynamics.conditional import (
     ConditionalConfig,
     absent_member,
     few_values,
+    known_by_heart,
     nearest,
     shared_error,
     smooth_error,
 )
+from synth_pipeline.errors import SourceError
 
 FEW = {"gradient_steps": 400, "batch_size": 256, "warmup_steps": 20, "learning_rate": 3e-3, "precision": "float32"}
 CONFIG = {
@@ -143,6 +145,15 @@ def test_shares_of_constructed_errors():
     assert shares[2] == 0.0
 
 
+def test_errors_that_are_far_smaller_on_seen_rows_are_told():
+    rng, left_out = np.random.default_rng(0), np.arange(9000) % 3
+    noise = rng.standard_normal(9000)
+    seen = np.arange(3)[:, None] != left_out
+    by_heart = np.where(seen, 0.6 * noise, noise)
+    told = known_by_heart(np.stack([by_heart, np.tile(noise, (3, 1)), 0.1 * by_heart], axis=2), left_out)
+    assert told.tolist() == [True, False, False], "of what is not notable it does not matter"
+
+
 def test_neighbours_agree_on_what_is_smooth_and_not_on_noise():
     """Only neighbours of other groups count: rows of one episode resemble each other anyway."""
     x, rng = rows(5000), np.random.default_rng(0)
@@ -173,5 +184,7 @@ def test_every_member_leaves_out_its_own_tenth_of_the_groups():
     left_out = absent_member(groups, 3)
     assert [int((left_out == member).sum()) for member in (-1, 0, 1, 2)] == [420, 60, 60, 60]
     assert all(len(np.unique(left_out[groups == group])) == 1 for group in np.unique(groups))
+    with pytest.raises(SourceError, match="at least two"):
+        absent_member(np.zeros(5, int), 3)
     assert absent_member(np.array([5, 9, 5]), 2).tolist() == [0, 1, 0]
     assert absent_member(np.arange(30), 30).tolist() == list(range(30))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 from toy_data import toy_dataset, toy_rows
 
 from synth_pipeline.errors import ConfigError, SourceError, UnknownNameError
@@ -40,6 +41,10 @@ def test_a_lonely_row_is_rare():
     assert rarity(data).argmax() == 7
 
 
+def ranks(values):
+    return (rankdata(values) / len(values)).astype(np.float32)[:, None]
+
+
 def test_without_an_aim_levels_are_those_of_the_data():
     levels = Levels.of("reward", toy_dataset())
     drawn, weights = levels.draw(50_000, Aim(), np.random.default_rng(0))
@@ -60,6 +65,25 @@ def test_weights_undo_the_aim(name):
     for moment in (1, 2):
         undone = (weights * drawn[:, 0] ** moment).mean()
         assert undone == pytest.approx((levels.values**moment).mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("rare", [0.01, 0.05, 0.3])
+def test_a_sparse_relevance_is_aimed_at_where_it_is(rare):
+    """A tie of all that have none must not count as top: aiming would move nothing, and no weight would say so."""
+    values = np.zeros(1000)
+    values[: round(1000 * rare)] = 1.0
+    levels = Levels(ranks(values))
+    aim = Aim(where="reward", share=0.5, top=0.1)
+    assert levels.highest(aim).mean() == pytest.approx(rare)
+    drawn, weights = levels.draw(100_000, aim, np.random.default_rng(0))
+    top = drawn[:, 0] == levels.values.max()
+    assert top.mean() == pytest.approx(0.5 + 0.5 * rare, abs=0.01)
+    assert (weights * top).mean() == pytest.approx(rare, abs=0.01)
+
+
+def test_what_is_equally_relevant_everywhere_is_no_aim():
+    with pytest.raises(ConfigError, match="same in every row"):
+        Levels(ranks(np.ones(50))).highest(Aim(where="near_terminal"))
 
 
 def test_an_aim_that_was_not_learned_is_refused():

@@ -148,6 +148,37 @@ def test_observations_stay_inside_what_the_environment_shows():
         assert np.abs(drawn[name][:, 5:]).max() <= 10
 
 
+@pytest.mark.parametrize("episodes", [1, 2, 9])
+def test_with_few_episodes_every_member_of_the_ensemble_learns(episodes):
+    """One long log: a member that leaves out the only episode would stay as it was drawn, and be averaged in."""
+    data = Dataset(toy_dataset().spec, random_episodes([400 // episodes] * episodes, seed=1))
+    groups = _groups(data, 3)
+    absent = absent_member(groups, 3)
+    assert [bool((absent != member).mean() > 0.8) for member in range(3)] == [True] * 3
+    assert len(np.unique(absent)) == 4
+    synther = fitted(data, trainer=LONGER, dynamics={**MEAN, "regressor": {**MEAN["regressor"], "trainer": LONGER}})
+    rows = data.transitions()
+    change = (rows["next_observations"] - rows["observations"]).astype(np.float64)
+    errors = synther._next._mean.errors(synther._layout.pack(rows.columns), change)
+    by_member = (errors**2).mean(axis=(1, 2))
+    assert by_member.max() < 3 * by_member.min()
+
+
+def test_with_ten_episodes_they_are_the_groups():
+    data = Dataset(toy_dataset().spec, random_episodes([5] * 10, seed=1))
+    assert len(np.unique(_groups(data, 3))) == 10
+    assert all(len(np.unique(_groups(data, 3)[i : i + 5])) == 1 for i in range(0, 50, 5))
+
+
+def test_an_ensemble_that_knows_its_rows_by_heart_says_so():
+    """Noise in few rows: members have learned it, so it is not shared; "looks like model error" would be a guess."""
+    data = roll("toy-bimodal-slip", episodes=10, steps=15)
+    longer = {**MEAN["regressor"], "width": 64, "trainer": {**LONGER, "gradient_steps": 2000, "learning_rate": 1e-3}}
+    synther = fitted(data, dynamics={"residual": "auto", "regressor": longer})
+    assert not synther._next.noisy.any()
+    assert any("not decidable" in note and note.startswith("dynamics: 2 of 2") for note in synther.notes())
+
+
 def strangeness(synther, rows):
     return synther._next.predict(synther._layout.pack(rows.columns)).disagreement
 
