@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from evidence import record_table
-from synther import SEED, fitted_once
+from fitted import SEED, fitted_once
 
 from synth_pipeline import envs, stages
 from synth_pipeline.data.containers import Transitions

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 from evidence import record_table
-from synther import FINE, SEED, Bench, fitted_once, merged
+from fitted import SEED, fitted_once, merged
+from synther import FINE, Bench
 
 from synth_pipeline.generators.base import build
 from synth_pipeline.generators.synther import SynthER
