@@ -156,7 +156,7 @@ def test_with_few_episodes_every_member_of_the_ensemble_learns(episodes):
     absent = absent_member(groups, 3)
     assert [bool((absent != member).mean() > 0.8) for member in range(3)] == [True] * 3
     assert len(np.unique(absent)) == 4
-    synther = fitted(data, trainer=LONGER, dynamics={**MEAN, "regressor": {**MEAN["regressor"], "trainer": LONGER}})
+    synther = fitted(data, dynamics={**MEAN, "regressor": {**MEAN["regressor"], "trainer": LONGER}})
     rows = data.transitions()
     change = (rows["next_observations"] - rows["observations"]).astype(np.float64)
     errors = synther._next._mean.errors(synther._layout.pack(rows.columns), change)
