@@ -44,7 +44,9 @@ def commits(record: Path) -> dict[str, int]:
 
 
 def core_seconds(record: Path) -> float:
-    """Of all cells on record, and of the rows that were made for them, each once."""
+    """Of all cells on record, and of the rows made for them: once an arm and draw, so that of two arms which share a
+    generator both count it.
+    """
     bodies = list(_lines(record).values())
     arms = {tuple(body["cell"][name] for name in ("size", "draw", "arm")): body["arm_seconds"] for body in bodies}
     return float(sum(body["seconds"] for body in bodies) + sum(arms.values()))

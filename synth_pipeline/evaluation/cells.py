@@ -120,7 +120,7 @@ def make_arm(task: Task) -> float:
     """Make the rows of a cell's arm, and those that it labels anew, once; returns the seconds that all of it takes."""
     path = task.rows_file
     if path.exists():
-        return _seconds_of(path)
+        return _made(path)[1]
     before = 0.0 if task.base is task else make_arm(task.base)
     begin = time.perf_counter()
     rows = _rows_of_store(task) if task.study.arms[task.cell.arm].kind == STORE else _made_rows(task)
@@ -168,7 +168,7 @@ def run_cell(task: Task) -> dict[str, Any]:
         return found
     begin, state = time.perf_counter(), path.with_suffix(".safetensors")
     found, diverged = (_values if task.study.outcome == "values" else _returns)(task, state)
-    mixed = len(_read_rows(task.rows_file)) if task.mixes else 0
+    mixed, took = _made(task.rows_file) if task.mixes else (0, 0.0)
     body = {
         "cell": task.cell._asdict(),
         "settings": {"kind": task.settings["kind"], **task.study.numbers(task.cell.agent, task.cell.arm).plain()},
@@ -176,7 +176,7 @@ def run_cell(task: Task) -> dict[str, Any]:
         "diverged": None if diverged is None else {"step": diverged.step, "reason": diverged.reason},
         "seconds": round(time.perf_counter() - begin, 2),
         "mixed_rows": mixed,
-        "arm_seconds": round(_seconds_of(task.rows_file), 2) if mixed else 0.0,
+        "arm_seconds": round(took, 2),
     }
     write_json(path, body)
     for leftover in (state, state.with_suffix(".partial.json")):
@@ -279,9 +279,10 @@ def _read_rows(path: Path) -> Transitions:
         return Transitions({name: file[name] for name in file.files if name != "seconds"})
 
 
-def _seconds_of(path: Path) -> float:
+def _made(path: Path) -> tuple[int, float]:
+    """How many rows, and the seconds that making them took."""
     with np.load(path) as file:
-        return float(file["seconds"])
+        return len(file["rewards"]), float(file["seconds"])
 
 
 def _write_rows(path: Path, rows: Transitions, seconds: float) -> None:
