@@ -313,6 +313,7 @@ def top(
 
 def _plan_whole(config: RunConfig) -> None:
     """One line a stage of what `run` would do."""
+    from synth_pipeline.differences import flat
     from synth_pipeline.generators.base import build
     from synth_pipeline.scale.generation import generated_schema, source_of
     from synth_pipeline.sources import catalog
@@ -326,8 +327,11 @@ def _plan_whole(config: RunConfig) -> None:
     else:
         spec = source_of(config).load().spec
     generator, suite, rows = build(config.generator), load_suite(config.validation.suite), config.generate.rows
-    settings = ", ".join(f"{name} {value}" for name, value in generator.config.plain().items())
-    say("train", f"{generator.kind} ({settings}), {config.held_out_in_words} held out")
+    say("train", f"{generator.kind}, {config.held_out_in_words} held out")
+    defaults = flat(build({"kind": generator.kind}).config.plain())
+    for name, value in flat(generator.config.plain()).items():
+        if value != defaults.get(name):
+            say("", f"generator.{name} {value}, by default {defaults.get(name)}")
     say("generate", f"{rows:,} rows, {rows * generated_schema(spec, generator).row_bytes / 1e6:,.1f} MB")
     say("validate", f"{len(suite.rules)} rules of '{suite.name}'")
     say("export", f"Minari (real episodes and {min(config.export.one_step, rows):,} samples) and flat HDF5 (all rows)")

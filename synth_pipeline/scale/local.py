@@ -28,7 +28,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 MAX_TRIES = 3
-_SLOW_TO_IMPORT = ("torch", "zarr", "scipy.spatial", "mujoco", "gymnasium", "h5py")
+_SLOW_TO_IMPORT = ("torch", "torch._dynamo", "zarr", "scipy.spatial", "mujoco", "gymnasium", "h5py")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 

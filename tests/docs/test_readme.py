@@ -8,8 +8,8 @@ Every fenced block is marked by its language or by a comment on the line before:
 
 The blocks are one shell: what one of them sets (`source .venv/bin/activate`) the next ones have, and nothing else puts
 `synthpipe` on the PATH. So that it takes seconds, commands are changed before they are run (`SUBSTITUTIONS`):
-`make run` becomes the smoke preset in the same run directory, other targets of the Makefile are only looked up
-(`make -n`), datasets with a simulator are collected with few rows, SynthER is trained for few steps, no more than
+targets of the Makefile are only looked up (`make -n`; what `make run` runs is planned, and other tests run the smoke
+preset), datasets with a simulator are collected with few rows, SynthER is trained for few steps, no more than
 `MAX_ROWS` rows are generated, they are judged by the table contract alone, without pictures and Data Docs, and
 audits, comparisons and trainings of agents are only planned.
 """
@@ -35,9 +35,9 @@ QUICK += "".join(f" --set validation.{setting}" for setting in ("splits=2", "exp
 JUDGED = f"--suite '{ROOT}/tests/docs/contract.yaml' --no-learned-oracle"
 SUBSTITUTIONS = (
     (r"-g synther\b", f"-g synther --set 'generator.trainer={FEW}' {QUICK}"),
-    (r"\bmake run\b", f"'{command_line.SYNTHPIPE}' run smoke -o runs/default"),
+    (r"\bmake run\b", f"make -n -C '{ROOT}' run && '{command_line.SYNTHPIPE}' run default --dry-run -o runs/default"),
     (r"\bsource \.venv/bin/activate\b", f"source '{ENVIRONMENT}/bin/activate'"),
-    (r"\bmake (?!-)", f"make -n -C '{ROOT}' "),
+    (r"(?m)^make (?!-)", f"make -n -C '{ROOT}' "),
     (rf"\bsynthpipe (collect|train) {SIMULATED}(?=\s|$)(?! --rows)", r"synthpipe \1 \2 --rows 600"),
     (r"(?<= )(-n|--rows) (\d+)", lambda m: f"{m[1]} {min(int(m[2]), MAX_ROWS)}"),
     (r"(?<=synthpipe )run (default|paper)\b", r"run smoke -o runs/\1"),
@@ -138,7 +138,10 @@ def test_what_is_neither_run_nor_marked_is_found():
 @pytest.mark.parametrize(
     ("written", "run"),
     [
-        ("make run  # all", f"'{command_line.SYNTHPIPE}' run smoke -o runs/default  # all"),
+        (
+            "make run  # all",
+            f"make -n -C '{ROOT}' run && '{command_line.SYNTHPIPE}' run default --dry-run -o runs/default  # all",
+        ),
         ("source .venv/bin/activate", f"source '{ENVIRONMENT}/bin/activate'"),
         ("make test", f"make -n -C '{ROOT}' test"),
         (

@@ -269,6 +269,13 @@ def test_a_dry_run_writes_nothing(smoke, shell, monkeypatch, command):
     assert contents(smoke.folder) == before
 
 
+def test_a_dry_run_names_what_is_not_the_generators_default(shell):
+    planned = shell("run", "smoke", "-o", "runs/planned", "--dry-run", "--set", "generator.sampler.step=heun").out
+    assert "generator.sampler.step heun, by default dpmpp_2m" in planned
+    assert "generator.trainer.gradient_steps 200, by default" in planned
+    assert "generator.familiar" not in planned
+
+
 @pytest.mark.slow
 def test_more_rows_extend_the_store_and_keep_its_bytes(copied, shell):
     store_before = {k: v for k, v in contents(copied.run / "store").items() if "/c." in k}

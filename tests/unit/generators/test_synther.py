@@ -179,6 +179,13 @@ def test_an_ensemble_that_knows_its_rows_by_heart_says_so():
     assert any("not decidable" in note and note.startswith("dynamics: 2 of 2") for note in synther.notes())
 
 
+def unlimited(synther):
+    """The same model, which keeps whatever it draws first."""
+    free = SynthER(synther.config.replace(familiar=1.0, supported=1.0))
+    free.restore(*synther.state())
+    return free
+
+
 def strangeness(synther, rows):
     return synther._next.predict(synther._layout.pack(rows.columns)).disagreement
 
@@ -186,7 +193,8 @@ def strangeness(synther, rows):
 def test_rows_whose_outcome_the_ensemble_cannot_tell_are_drawn_again():
     """Half of the unseen real rows set the limit, so that about half of the first draws are beyond it; few stay."""
     data = Dataset(toy_dataset().spec, random_episodes([40] * 20, seed=1))
-    free, strict = (fitted(data, familiar=share, supported=1.0, trainer=LONGER) for share in (1.0, 0.5))
+    strict = fitted(data, familiar=0.5, supported=1.0, trainer=LONGER)
+    free = unlimited(strict)
     unseen = absent_member(_groups(data, 3), MEAN["regressor"]["members"]) != SEEN_BY_ALL
     assert np.mean(strangeness(strict, data.transitions())[unseen] <= strict._limit) == pytest.approx(0.5, abs=0.01)
     assert np.mean(strangeness(free, draw(free, 2000)) > strict._limit) > 0.3
@@ -202,7 +210,8 @@ def test_what_follows_a_row_that_was_drawn_again_is_its_own():
 
 def test_rows_drawn_again_keep_the_level_they_were_aimed_at():
     data = Dataset(toy_dataset().spec, random_episodes([40] * 40, seed=1))
-    free, strict = (fitted(data, condition="reward", familiar=share, trainer=LONGER) for share in (1.0, 0.8))
+    strict = fitted(data, condition="reward", familiar=0.8, trainer=LONGER)
+    free = unlimited(strict)
     top = np.quantile(nearness(data.transitions()), 0.9)
     aim = Aim(where="reward", share=1.0, top=0.1)
     of_free, of_strict = ((nearness(draw(model.aimed(aim), 2000)) > top).mean() for model in (free, strict))
@@ -211,7 +220,8 @@ def test_rows_drawn_again_keep_the_level_they_were_aimed_at():
 
 def test_rows_beside_all_real_ones_in_some_plane_are_drawn_again():
     data = Dataset(toy_dataset().spec, random_episodes([40] * 20, seed=1))
-    free, strict = (fitted(data, familiar=1.0, supported=share, trainer=LONGER) for share in (1.0, 0.2))
+    strict = fitted(data, familiar=1.0, supported=0.2, trainer=LONGER)
+    free = unlimited(strict)
     rows = [strict._layout.pack(draw(model, 2000).columns) for model in (free, strict)]
     outside = [1 - strict._support.covers(x).mean() for x in rows]
     assert outside[0] > 0.05
@@ -232,8 +242,7 @@ def test_limit_and_support_are_saved_with_the_model():
     other.restore(*model.state())
     assert other._limit == model._limit < np.inf
     assert np.array_equal(other._support.covered, model._support.covered)
-    free = SynthER(model.config.replace(familiar=1.0, supported=1.0))
-    free.restore(*model.state())
+    free = unlimited(model)
     assert (free._limit, free._support) == (np.inf, None)
     assert np.array_equal(draw(other)["rewards"], draw(model)["rewards"])
 
