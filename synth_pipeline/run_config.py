@@ -71,10 +71,13 @@ class EvaluationSettings(Config):
     rows: int = Setting(100_000, ge=1, description="synthetic rows that are mixed in")
     share: float = Setting(0.5, gt=0, le=1, description="share of every batch that is synthetic")
     use_in: Literal["both", "critic", "actor"] = Setting("both", description="who learns from synthetic rows")
-    controls: tuple[str, ...] = Setting((), description="further arms, e.g. smote, duplicate, learned")
+    controls: tuple[str, ...] = Setting(
+        (), description="further arms: smote, noise, learned, relabelled, duplicate, top, fresh"
+    )
     episodes: int = Setting(10, ge=1, description="episodes of an evaluation")
     evaluations: int = Setting(5, ge=1, description="last evaluations that a score is the mean of")
     spacing: float = Setting(0.02, gt=0, le=1, description="steps between them, as a share of the training")
+    watched: int = Setting(4, ge=0, description="evaluations before these, for the learning curve alone")
 
 
 class AugmentSettings(Config):

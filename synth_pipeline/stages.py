@@ -306,9 +306,10 @@ def report(run: Run) -> Path:
     exported, evaluated = (r if r.get("digest") == digest else {} for r in map(run.record, ("export", "evaluation")))
     files = {label: f"export/{file}" for label, file in exported["files"].items()} if exported else None
     utility = {"table": evaluated["table"], "sentence": evaluated["outcome"]} if evaluated else None
-    drawn = read_pictures(run.folder("validation") / "pictures", digest=digest)
+    drawn, learned = (read_pictures(run.folder(of) / "pictures", digest=digest) for of in ("validation", "evaluation"))
     title = f"Synthetic data of {run.directory.resolve().name}"
-    page = render({**card, "export": files, "utility": utility}, title=title, pictures=drawn).encode()
+    whole = {**card, "export": files, "utility": utility}
+    page = render(whole, title=title, pictures=drawn, of_agents=learned).encode()
     target = run.directory / "report.html"
     if target.exists() and target.read_bytes() == page:
         say("report", f"nothing to do: {short(target)} is up to date")

@@ -1,11 +1,12 @@
 """The evaluate stage: does offline RL get better with the rows of a run? And any agent alone on any dataset.
 
 Real rows against real and synthetic ones, in pairs of seeds, with equal steps and batches; controls on request. What is
-found is `evaluation/results.json`; cells that are there are never trained again.
+found is `evaluation/results.json`, with pictures beside it; cells that are there are never trained again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from synth_pipeline.evaluation.advice import (
     tried,
 )
 from synth_pipeline.evaluation.cells import source_of
+from synth_pipeline.evaluation.pictures import pictures
 from synth_pipeline.evaluation.statistics import paired_difference
 from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, scale_of, sentence, table
@@ -42,8 +44,9 @@ from synth_pipeline.scale.studies import Bill, Wanted, bill, run_study, tasks_of
 from synth_pipeline.sources import catalog
 from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import console, counted, duration, say
+from synth_pipeline.validation.picture_files import Picture, write_pictures
 
-RESULTS, ADVICE = "results.json", "advice.json"
+RESULTS, ADVICE, PICTURES = "results.json", "advice.json", "pictures"
 MIXED = "mixed"  # the arm with the rows of the run
 
 
@@ -53,17 +56,20 @@ def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
     Raises:
         StoreError: When nothing was generated, or not to the end.
         UnknownNameError: For an unknown agent.
+        ConfigError: For an agent that cannot learn from single rows, and a control that a run cannot have.
     """
     settings = config.evaluation
     for kind in (str(given.get("kind", name)) for name, given in settings.agents.items()):
         if kind not in AGENTS.names():
             raise unknown_name("agent", kind, AGENTS.names())
+        if run is not None and AGENTS.load(kind).needs_episodes:
+            raise _needs_episodes(kind)
     arms: dict[str, Any] = {"real": {}}
     if run is not None:
-        target = filled_store(run, config)
+        target, url = filled_store(run, config), store_url(run, config)
         mixing = {"rows": min(settings.rows, len(target)), "share": settings.share, "use_in": settings.use_in}
-        arms[MIXED] = {"kind": STORE, "store": store_url(run, config), **mixing}
-        arms |= {name: {"kind": name, **mixing} for name in settings.controls}
+        arms[MIXED] = {"kind": STORE, "store": url, **mixing}
+        arms |= {name: _control(name, url, config, mixing) for name in settings.controls}
     steps = {} if settings.gradient_steps is None else {"gradient_steps": settings.gradient_steps}
     return StudyConfig.parse(
         {
@@ -73,10 +79,32 @@ def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
             "seed": config.seed,
             "arms": arms,
             "agents": {name: {**steps, **given} for name, given in settings.agents.items()},
-            **settings.model_dump(include={"seeds", "episodes", "evaluations", "spacing"}),
+            **settings.model_dump(include={"seeds", "episodes", "evaluations", "spacing", "watched"}),
         },
         where="evaluation",
     )
+
+
+def _needs_episodes(kind: str) -> ConfigError:
+    return ConfigError(
+        f"'{kind}' learns from whole episodes, and the rows of a run are single steps",
+        accepted="agents that learn from rows: td3_bc, iql, ...",
+        fix=f"leave it out, or train it on the real data alone: synthpipe evaluate --dataset ID --agents {kind}",
+    )
+
+
+def _control(name: str, url: str, config: RunConfig, mixing: Mapping[str, Any]) -> dict[str, Any]:
+    """An arm beside the rows of a run."""
+    if name == "relabelled":
+        return {**mixing, "kind": name, "store": url}
+    if name != "fresh":
+        return {**mixing, "kind": name}
+    data = generation.source_of(config).load()
+    unseen = split_dataset(data, held_out=config.held_out, seed=config.seed).held_out
+    if unseen is None:
+        what = "fresh real rows are those of the held-out episodes, and there are none"
+        raise ConfigError(what, found=f"held_out {config.held_out}", fix="leave 'fresh' out of evaluation.controls")
+    return {**mixing, "kind": name, "rows": min(mixing["rows"], len(unseen))}
 
 
 def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False) -> Path:
@@ -100,7 +128,8 @@ def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool =
         say("evaluate", f"nothing to do: {record['outcome']}")
         return path
     with working(run):
-        found = measured(study, folder, workers=workers, yes=yes)
+        found, drawn = measured(study, folder, workers=workers, yes=yes)
+        write_pictures(folder / PICTURES, drawn, digest=digest)
         write_json(path, {**found, "digest": digest})
         run.finish("evaluation", key, {"outcome": found["sentence"], "digest": digest, "table": found["table"]})
     return path
@@ -117,13 +146,16 @@ def evaluate_where_known(run: Run, config: RunConfig, *, workers: int | str = 1,
 def evaluate_alone(config: RunConfig, folder: Path, *, workers: int | str = 1, yes: bool = False) -> Path:
     """Train agents on a dataset as it is: the plainest baseline; writes `results.json` into a folder."""
     study = study_of(None, config)
-    found = measured(study, folder, workers=workers, yes=yes)
+    found, drawn = measured(study, folder, workers=workers, yes=yes)
+    write_pictures(folder / PICTURES, drawn, digest=content_hash(study))
     write_json(folder / RESULTS, found)
     return folder / RESULTS
 
 
-def measured(study: StudyConfig, folder: Path, *, workers: int | str, yes: bool) -> dict[str, Any]:
-    """Run a study and say what came out.
+def measured(
+    study: StudyConfig, folder: Path, *, workers: int | str, yes: bool
+) -> tuple[dict[str, Any], list[Picture]]:
+    """Run a study, say what came out, and draw it.
 
     Raises:
         ConfigError: When agents cannot be judged, because no environment of the dataset is known.
@@ -139,7 +171,8 @@ def measured(study: StudyConfig, folder: Path, *, workers: int | str, yes: bool)
     say("utility", said)
     if scale is not None:
         say("", f"score 0: uniform actions ({scale.random:,.0f}); 100: the best shipped policy ({scale.best:,.0f})")
-    return {"study": study.plain(), "table": rows, "sentence": said, "references": _references(scale)}
+    found = {"study": study.plain(), "table": rows, "sentence": said, "references": _references(scale)}
+    return found, pictures(study, results, rows, scale)
 
 
 def advise(

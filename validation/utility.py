@@ -32,7 +32,9 @@ Draws are episodes of one pool: a million rows of hopper's replay, of which two 
 SynthER is fitted as `make run` does it, a third of its own defaults, because 45 default trainings are twenty hours of a
 core; that fit passes the gate on 100,000 rows. Changed before anything ran: on 2026-11-27 the fit (it was 2,000 of the
 default steps) and learned labels (from an ensemble like SynthER's); on 2026-11-28, after a review, the pool (300,000
-for all), the A/A arm, the primary comparison, `usable`, the lead on SMOTE (it was one of means) and divergence. Cells
+for all), the A/A arm, the primary comparison, `usable`, the lead on SMOTE (it was one of means) and divergence; after a
+review of the agents, on the same day, four evaluations on the way that count for nothing, and rewards scaled by whole
+episodes alone. Cells
 lie in `runs/utility/`, finished ones on record in `results/cells/` with their commit; a killed program goes on where it
 was, with `--workers` processes of one thread.
 """

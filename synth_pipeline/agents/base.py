@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,6 +66,7 @@ class Agent(Learner):
 
     kind: ClassVar[str]
     settings: ClassVar[type[AgentConfig]] = AgentConfig
+    needs_episodes: ClassVar[bool] = False  # single rows cannot be mixed in
 
     def __init__(self, config: AgentConfig | None = None, *, device: str = "auto") -> None:
         self.config: Any = config or self.settings()
@@ -130,6 +132,10 @@ class Agent(Learner):
         """`begin` and `train` to the end."""
         self.begin(data, seed=seed).train(report=report, checkpoint=checkpoint)
         return self
+
+    def expected_seconds(self, data: Mixture, steps: int) -> float:
+        """What a whole training on `data` will take here, judged by a few steps."""
+        return paced(self.begin(data, seed=0), steps)
 
     def add(self, name: str, network: N, *, learning_rate: float | None = None) -> N:
         """A trained network and its Adam."""
@@ -242,6 +248,15 @@ class Agent(Learner):
         for name, network in self.networks.items():
             weights = {key: torch.from_numpy(np.array(value)) for key, value in under(arrays, f"{name}.").items()}
             network.load_state_dict(weights)
+
+
+def paced(agent: Agent, steps: int) -> float:
+    """Seconds of all gradient steps of an agent that has begun, from a few after the first."""
+    agent.step(agent.replay.draw(agent.rng))
+    begin = time.perf_counter()
+    for _ in range(steps):
+        agent.step(agent.replay.draw(agent.rng))
+    return float((time.perf_counter() - begin) / steps * agent.config.gradient_steps)
 
 
 def on_locomotion(spec: DatasetSpec) -> bool:

@@ -31,7 +31,7 @@ from torch.nn.functional import embedding
 
 from synth_pipeline.agents.base import Agent, AgentConfig
 from synth_pipeline.agents.replay import WEIGHT, Mixture, ladder, synthetic_rows
-from synth_pipeline.agents.scaling import Scaling
+from synth_pipeline.agents.scaling import Scaling, complete
 from synth_pipeline.data.containers import Episodes
 from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
@@ -152,10 +152,10 @@ class WindowReplay:
                 accepted="synthetic episodes",
                 fix="an agent that learns from rows (td3_bc, iql, ...), or a generator of trajectories",
             )
-        if made is not None:
+        if made is not None and data.use_in != "critic":  # there is no critic: real windows alone are learned from
             count = synthetic_rows(data.share, batch_size)
         self._tables = [(WindowTable(_episodes(data.real), **table), batch_size - count)]
-        if made is not None and data.use_in != "critic":  # there is no critic: the real part alone is learned from
+        if made is not None and count:
             self._tables.append((WindowTable(made, **table), count))
 
     def draw(self, rng: torch.Generator) -> Windows:
@@ -213,6 +213,7 @@ class DecisionTransformer(Agent):
     """min |a_t - f(R_1, s_1, a_1, ..., R_t, s_t)|^2 over windows of K steps."""
 
     kind: ClassVar[str] = "decision_transformer"
+    needs_episodes: ClassVar[bool] = True
     settings: ClassVar[type[AgentConfig]] = DecisionTransformerConfig
 
     def remember(self, data: Mixture) -> WindowReplay:
@@ -221,7 +222,7 @@ class DecisionTransformer(Agent):
         made = data.synthetic_episodes
         longest = max(int(e.lengths.max()) for e in (episodes, made) if e is not None)
         self.horizon = max(longest, data.real.spec.horizon or 0)
-        self.targets = c.targets or _targets(episodes.returns)
+        self.targets = c.targets or _targets(episodes.returns[complete(data.real)])
         table = {"return_scale": c.return_scale, "context": c.context, "device": self.device}
         return WindowReplay(data, c.batch_size, scaling=self.scaling, **table)
 

@@ -1,7 +1,7 @@
 """Implicit Q-learning (Kostrikov et al. 2022, arXiv:2110.06169): values by expectiles, no action outside of the data.
 
 The rules are the original ones, without exceptions for single datasets: rewards scaled on locomotion, observations as
-they are, a policy of constant width whose mean acts when it is judged.
+they are, a policy of constant width whose mean acts when it is judged; V first, the others by the new V.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class IQL(ValueLearner):
         return self._actor.mean(observations)
 
     def step(self, batch: Batch) -> Mapping[str, Tensor | float]:
-        """One step of V, Q and the policy, in this order."""
+        """One step of V, then of the policy and of Q by the new V, in the authors' order."""
         rows, c = batch.critic, self.config
-        targets, advantage = self.targets(rows), self._advantage(rows)
-        value_loss = expectile_loss(advantage, c.expectile)
+        q = self.slow_q(rows.observations, rows.actions)
+        value_loss = expectile_loss(q - self._v(rows.observations), c.expectile)
         self.descend("value", value_loss)
-        values = self.learn_values(rows, targets)
+        actor_loss = self._regress(batch.actor, q if batch.actor is rows else None)
+        values = self.learn_values(rows, self.targets(rows))
         self.track(self._slow_critics, self._critics)
-        actor_loss = self._regress(batch, advantage.detach())
         self.steps += 1
         return {"value_loss": value_loss.detach(), "actor_loss": actor_loss.detach(), **values}
 
@@ -69,16 +69,12 @@ class IQL(ValueLearner):
         v: Tensor = self._value(observations)[0, :, 0]
         return v
 
-    def _advantage(self, rows: Rows) -> Tensor:
-        return self.slow_q(rows.observations, rows.actions) - self._v(rows.observations)
-
-    def _regress(self, batch: Batch, advantage: Tensor) -> Tensor:
-        """Maximise E[exp(beta A) log pi(a | s)] (eq. 7)."""
-        rows, c = batch.actor, self.config
-        if rows is not batch.critic:
-            with torch.no_grad():
-                advantage = self._advantage(rows)
-        weights = exponential_weights(advantage, c.inverse_temperature, limit=c.weight_limit)
+    def _regress(self, rows: Rows, q: Tensor | None) -> Tensor:
+        """Maximise E[exp(beta A) log pi(a | s)] (eq. 7), A = Q' - V; `q` is Q' of these rows where it is there."""
+        c = self.config
+        with torch.no_grad():
+            q = self.slow_q(rows.observations, rows.actions) if q is None else q
+            weights = exponential_weights(q - self._v(rows.observations), c.inverse_temperature, limit=c.weight_limit)
         loss = -(weights * self._actor.log_density(rows.observations, rows.actions)).mean()
         self.set_rate("actor", self.cosine(c.learning_rate))
         self.descend("actor", loss)

@@ -14,14 +14,16 @@ Ours, and other than in the paper
   5. A lane that ends begins again at another state of the data, so that every refresh gives as many rows.
   6. The threshold is mean + 5 standard deviations of the disagreement on the data. Whatever its distribution, at most
      1 / (1 + 5^2) < 4 % of the data lie above (Cantelli's inequality).
-  7. The model learns from synthetic rows in their share, too; where these are kept from critic or actor, from none.
+  7. The model learns from every given row once, synthetic ones too, whatever their share of a batch; where these are
+     kept from critic or actor, from real ones alone. What HALT pays always follows from the real rows.
+  8. Two critics, where later work on pessimistic models takes ten.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -31,7 +33,7 @@ from torch import Tensor
 
 from synth_pipeline import envs
 from synth_pipeline.agents.actor_critic import SAC, SACConfig
-from synth_pipeline.agents.base import AgentConfig
+from synth_pipeline.agents.base import AgentConfig, paced
 from synth_pipeline.agents.replay import Batch, Mixture, Replay, Rows
 from synth_pipeline.agents.scaling import Scaling
 from synth_pipeline.critics import bootstrapped
@@ -39,7 +41,6 @@ from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.diffusion.loop import Phases, Report, under
 from synth_pipeline.dynamics.regressor import CHUNK, Regressor, RegressorConfig
 from synth_pipeline.errors import ConfigError, SourceError
-from synth_pipeline.seeding import Stage, integer_seed
 
 Terminations = Callable[[Tensor], Tensor]
 Policy = Callable[[Tensor, torch.Generator], Tensor]
@@ -56,7 +57,7 @@ class MOReLConfig(SACConfig):
         5.0, ge=0, description="beta: an unknown pair's disagreement exceeds mean + beta std of the data's"
     )
     halt_offset: float = Setting(
-        1.0, ge=0, description="HALT pays the smallest reward of the data less this, a step and for ever"
+        1.0, ge=0, description="HALT pays the smallest reward of the real data less this, a step and for ever"
     )
     terminations: Literal["environment", "never"] = Setting(
         "environment", description="where imagined episodes end: as the data's environment says, or never"
@@ -101,7 +102,7 @@ class Pessimistic:
     Args:
         config: Numbers of the method.
         regressor: Fitted on (s, a) -> (s' - s, r), in the agent's units.
-        worst: Smallest reward of the data.
+        worst: Smallest reward of the real data.
         terminations: Next observations `[n, o]` to where an episode ends `[n]`.
         device: Where it lives.
     """
@@ -243,7 +244,7 @@ class Imagination:
         )
 
     def _halting(self, regressor: Regressor) -> Pessimistic:
-        worst = float(self._known.rewards.min())
+        worst = float(self._given.all_real().rewards.min())  # synthetic rewards may lie anywhere
         return Pessimistic(self.config, regressor, worst=worst, terminations=self._terminations, device=self._device)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -280,13 +281,9 @@ class MOReL(SAC):
                 found=f"model_share {c.model_share:g} of {c.batch_size} rows, which leaves none for the data",
                 fix="a larger batch_size, or a smaller model_share",
             )
-        table = partial(Replay, data, self.scaling, discount=c.discount, device=self.device)
-        given = table(batch_size=c.batch_size - c.imagined_rows)
-        known = given.all_real()
-        if data.synthetic is not None and data.share > 0 and data.use_in == "both":
-            count = len(known) + len(data.synthetic)
-            rng = torch.Generator(self.device).manual_seed(integer_seed(self.seed, Stage.TRAIN, 23))
-            known = table(batch_size=count).draw(rng).critic
+        size = c.batch_size - c.imagined_rows
+        given = Replay(data, self.scaling, batch_size=size, discount=c.discount, device=self.device)
+        known = given.every_row() if data.use_in == "both" else given.all_real()
         ends = terminations_of(data.real.spec, self.scaling, c.terminations)
         return Imagination(given, known, c, policy=self._explore, terminations=ends, seed=self.seed)
 
@@ -307,6 +304,21 @@ class MOReL(SAC):
         if first:
             self.replay.learn_model(**phases.phase("model"))
         super().train(until, report=phases.phase("policy")["report"], checkpoint=checkpoint)
+
+    def expected_seconds(self, data: Mixture, steps: int) -> float:
+        """Those of the model, judged by two short trainings of it, and those of the policy in the shorter one's."""
+        if not self.config.imagined_rows:
+            return super().expected_seconds(data, steps)
+        long, short = (_shortened(self.config, count) for count in (2 * steps, steps))
+        quick, took = [], []
+        for config in (long, short):
+            quick.append(MOReL(config, device=str(self.device)).begin(data, seed=0))
+            begin = time.perf_counter()
+            quick[-1].replay.learn_model()
+            took.append(time.perf_counter() - begin)
+        of_model: int = self.config.model.trainer.gradient_steps
+        a_step = max(0.0, took[0] - took[1]) / steps  # what both pay once is no step
+        return a_step * of_model + paced(quick[-1], steps)
 
     def step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step of the critics, of the policy and its temperature, and of the slow copy."""
@@ -334,6 +346,12 @@ class MOReL(SAC):
     def _explore(self, observations: Tensor, rng: torch.Generator) -> Tensor:
         actions: Tensor = self._actor.sample(observations, rng)[0][0]
         return actions
+
+
+def _shortened(config: MOReLConfig, steps: int) -> MOReLConfig:
+    """With so many steps of the model."""
+    trainer = config.model.trainer.replace(gradient_steps=steps)
+    return config.replace(model=config.model.replace(trainer=trainer))
 
 
 def terminations_of(spec: DatasetSpec, scaling: Scaling, choice: Literal["environment", "never"]) -> Terminations:

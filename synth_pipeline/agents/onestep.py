@@ -7,6 +7,7 @@ fixed policy is evaluated, and no maximum is taken that a second one would have 
 Ours: sizes and step sizes of the other agents here (the authors' networks are wider); one operator and one strength for
 every dataset, where the paper picks both for each; the improved policy starts as beta; "easy BCQ" draws the noise of
 its candidates once, so that acting is a function of the observation; a' ~ beta(s') where the data's a' is not known.
+The score is a mean over the last evaluations, as of every agent: most of them fall into the improvement, none before.
 """
 
 from __future__ import annotations
@@ -74,12 +75,11 @@ class OneStep(ValueLearner):
         return "values" if steps < round(shares * c.gradient_steps) else "improvement"
 
     def policy(self, observations: Tensor) -> Tensor:
-        """Once it is improved, the mean of pi or the best candidate; until then the mean of beta."""
-        if self.phase(self.steps) != "improvement":
-            return self._behaviour.mean(observations)
+        """The mean of pi once it is improved, or the best candidate once there are values; until then beta's mean."""
+        phase = self.phase(self.steps)
         if self.config.operator == "easy_bcq":
-            return self._best_candidate(observations)
-        return self._actor.mean(observations)
+            return self._behaviour.mean(observations) if phase == "behaviour" else self._best_candidate(observations)
+        return self._actor.mean(observations) if phase == "improvement" else self._behaviour.mean(observations)
 
     def step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step of what the phase learns."""

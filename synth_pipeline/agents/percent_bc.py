@@ -1,8 +1,8 @@
 """BC on the best episodes (10 % BC: Chen et al. 2021, arXiv:2106.01345, sec. 5.1), by undiscounted return.
 
 The share is one of episodes, as CORL counts, not of transitions; it is rounded up. Episodes are the data's own, of any
-length, ended by termination or by truncation; of synthetic episodes the best ones are cloned likewise, in the mixture's
-share. Observations are scaled by all real rows, as for BC.
+length, ended by termination or by the time limit; one that was cut off has no return yet. Of synthetic episodes the
+best ones are cloned likewise, in the mixture's share. Observations are scaled by all real rows, as for BC.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import Field as Setting
 from synth_pipeline.agents.base import AgentConfig
 from synth_pipeline.agents.bc import BC, BCConfig
 from synth_pipeline.agents.replay import Mixture
+from synth_pipeline.agents.scaling import complete
 from synth_pipeline.data.containers import Episodes
 from synth_pipeline.errors import SourceError
 
@@ -31,6 +32,7 @@ class PercentBC(BC):
     """min |pi(s) - a|^2 over the episodes of highest return."""
 
     kind: ClassVar[str] = "percent_bc"
+    needs_episodes: ClassVar[bool] = True
     settings: ClassVar[type[AgentConfig]] = PercentBCConfig
 
     def remember(self, data: Mixture) -> Any:
@@ -45,7 +47,8 @@ class PercentBC(BC):
         if data.synthetic is not None and data.share > 0 and made is None:
             raise _no_returns(f"{len(data.synthetic):,} synthetic rows without episodes", "synthetic episodes")
         chosen = None if made is None else best_episodes(made, share)
-        best = replace(data.real, episodes=best_episodes(real, share), episode_ids=None)
+        whole = real.take(np.flatnonzero(complete(data.real)))
+        best = replace(data.real, episodes=best_episodes(whole, share), episode_ids=None)
         return super().remember(replace(data, real=best, synthetic=None, synthetic_episodes=chosen))
 
 

@@ -1,8 +1,9 @@
 """ReBRAC (Tarasov et al. 2023, arXiv:2305.09836): TD3+BC whose actor and critics have penalties of their own.
 
 Three hidden layers, layer norm in the critics, batch 1024, step size 1e-3 and gamma 0.99 are the authors' for
-locomotion. Ours: one pair of penalties for every dataset, where they pick a pair for each; the last layers begin like
-the others; a row whose next action is not known (the end of an episode, a synthetic row) has no penalty in its target.
+locomotion. Ours: one pair of penalties for every dataset, where they pick a pair for each; all layers begin as torch's
+do; the layer norm stands before the rectifier (theirs: after it); a row whose next action is not known (the end of an
+episode, a generated row) has no penalty in its target.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What agents learn from: real rows, and synthetic ones in an explicit ratio, drawn on the device.
 
 Every batch holds the same number of synthetic rows, behind the real ones; where they are kept from the critic or from
-the actor, that one sees the real part of the batch only.
+the actor, that one sees further real rows in their place, so that both sides of every arm learn from as many rows.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ UseIn = Literal["both", "critic", "actor"]
 Followed = tuple[Array, npt.NDArray[np.bool_]]  # next actions, and where they are known
 NEEDED = ("observations", "actions", "rewards", "next_observations", "terminations")
 WEIGHT = "weight"  # column of synthetic rows: they are drawn in proportion to it
+FOLLOWED = ("next_actions", "continued")  # columns of rows of episodes: what was done next, and where that is known
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Mixture:
 
     Attributes:
         real: Training data; scales are fitted on it alone, so that arms of a comparison share them.
-        synthetic: Further rows; a column `weight` says in which proportion they are drawn.
+        synthetic: Further rows; a column `weight` says in which proportion they are drawn, the columns `next_actions`
+            and `continued` what was done next, and where that is known; without these it is known nowhere.
         share: Share of every batch that is synthetic, in [0, 1]; 1: the real rows only give the scales.
         use_in: Who learns from the synthetic rows.
         synthetic_episodes: The synthetic rows as episodes, for agents that learn from sequences; given alone, its rows
@@ -120,7 +122,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch as both sides see it: the same rows, unless synthetic ones are kept from one of them."""
+    """One batch as both sides see it, of equal size: the same rows, unless synthetic ones are kept from one of them."""
 
     critic: Rows
     actor: Rows
@@ -162,27 +164,32 @@ class Replay:
         followed: Followed | None = next_actions(mixture.real) if policy is None else policy_actions(policy, real)
         self._table = torch.from_numpy(_packed(real, scaling, discount, followed)).to(device)
         if synthetic is not None:
-            followed = None if policy is None else policy_actions(policy, synthetic)
+            followed = given_next_actions(synthetic) if policy is None else policy_actions(policy, synthetic)
             self._made = torch.from_numpy(_packed(synthetic, scaling, discount, followed)).to(device)
             self._ladder = None if WEIGHT not in synthetic else ladder(synthetic[WEIGHT]).to(device)
 
     def draw(self, rng: torch.Generator) -> Batch:
         """Real rows uniformly, synthetic ones uniformly or by weight, both with replacement."""
-        parts = []
-        if self._real:
-            parts.append(self._table.index_select(0, self._uniform(self._table, self._real, rng)))
-        if self._synthetic:
-            parts.append(self._made.index_select(0, self._chosen(rng)))
-        slab = parts[0] if len(parts) == 1 else torch.cat(parts)
-        rows = self._rows(slab)
-        if self._use_in == "both" or not self._synthetic:
+        apart = self._synthetic > 0 and self._use_in != "both"
+        real = self._real + (self._synthetic if apart else 0)  # the side without synthetic rows gets real ones for them
+        slab = self._table.index_select(0, self._uniform(self._table, real, rng))
+        if not self._synthetic:
+            rows = self._rows(slab)
             return Batch(rows, rows)
-        real = self._rows(slab[: self._real])
-        return Batch(rows, real) if self._use_in == "critic" else Batch(real, rows)
+        made = self._made.index_select(0, self._chosen(rng))
+        mixed = self._rows(torch.cat([slab[: self._real], made]))
+        if not apart:
+            return Batch(mixed, mixed)
+        return Batch(mixed, self._rows(slab)) if self._use_in == "critic" else Batch(self._rows(slab), mixed)
 
     def all_real(self) -> Rows:
         """Every real row, in the order of the data."""
         return self._rows(self._table)
+
+    def every_row(self) -> Rows:
+        """Every row that batches are drawn from, real ones first, in the order of the data."""
+        real = [self._table] if self._real else []
+        return self._rows(torch.cat([*real, self._made] if self._synthetic else real))
 
     def _chosen(self, rng: torch.Generator) -> Tensor:
         if self._ladder is None:
@@ -226,6 +233,17 @@ def next_actions(data: Dataset) -> Followed:
     following = np.roll(actions, -1, axis=0)
     following[~known] = 0
     return following, known
+
+
+def given_next_actions(rows: Transitions) -> Followed | None:
+    """What rows of their own say was done next; None: they do not say it."""
+    following, continued = FOLLOWED
+    return (rows[following], rows[continued]) if following in rows else None
+
+
+def followed(data: Dataset) -> Transitions:
+    """Rows of episodes that keep what was done next when they are taken out of them."""
+    return data.transitions().with_columns(**dict(zip(FOLLOWED, next_actions(data), strict=True)))
 
 
 def policy_actions(policy: Callable[[Array], Array], rows: Transitions) -> Followed:
@@ -289,4 +307,5 @@ def columns_of(rows: Transitions) -> Transitions:
     Raises:
         UnknownNameError: When one of them is missing.
     """
-    return Transitions({name: rows[name] for name in (*NEEDED, *([WEIGHT] if WEIGHT in rows else []))})
+    given = [name for name in (WEIGHT, *FOLLOWED) if name in rows]
+    return Transitions({name: rows[name] for name in (*NEEDED, *given)})

@@ -102,7 +102,20 @@ class Scaling:
         return cls(mean, std, centre, reach, float(arrays["reward_factor"][0]))
 
 
+def complete(data: Dataset) -> npt.NDArray[np.bool_]:
+    """`[episodes]`, which ended by themselves or at the time limit; all, where none did or no limit is known.
+
+    What a log or a subset cut off has earned only a part of its return.
+    """
+    assert data.episodes is not None
+    lengths, horizon = data.episodes.lengths, data.spec.horizon
+    ended = np.asarray(data.episodes["terminations"], np.bool_)[data.episodes.starts[1:] - 1]
+    found = ended | (lengths >= (horizon or 0))
+    return found if found.any() else np.ones(len(lengths), np.bool_)
+
+
 def _reward_factor(data: Dataset) -> float:
+    """The spread is that of episodes that are complete, where these have one."""
     if data.episodes is None:
         raise SourceError(
             "rewards are scaled by the spread of the returns, and there are no episodes",
@@ -110,7 +123,8 @@ def _reward_factor(data: Dataset) -> float:
             fix="--set scale_rewards=false for this agent",
         )
     returns = data.episodes.returns
-    spread = float(returns.max() - returns.min())
+    whole = returns[complete(data)]
+    spread = float(np.ptp(whole)) or float(np.ptp(returns))
     if not spread > 0:
         raise SourceError(
             "rewards are scaled by the spread of the returns, and all returns are equal",

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from synth_pipeline.agents.replay import columns_of
+from synth_pipeline.agents.replay import columns_of, followed
+from synth_pipeline.agents.scaling import complete
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.diffusion.loop import Report
@@ -33,7 +34,7 @@ class Ground:
 
     Attributes:
         subset: The real rows of this draw.
-        rest: Real episodes that the subset does not touch; None: there are none.
+        rest: Real episodes that the subset does not touch (held-out ones, where it is all others); None: none.
         truth: What is known of the environment.
         rows: How many rows the arm mixes in.
         seed: Seed of whatever is trained or drawn.
@@ -100,8 +101,9 @@ def smote(ground: Ground) -> Transitions:
 
 
 def duplicate(ground: Ground) -> Transitions:
-    """Real rows again: an A/A test."""
-    return _sampled(ground, {"kind": "duplicate"})
+    """Real rows again, with what was done next: an A/A test."""
+    rows = followed(ground.subset)
+    return columns_of(rows.take(ground.rng(0).integers(len(rows), size=ground.rows)))
 
 
 def top(ground: Ground) -> Transitions:
@@ -113,9 +115,10 @@ def top(ground: Ground) -> Transitions:
     episodes = ground.subset.episodes
     if episodes is None:
         raise SourceError("the best episodes are wanted, and there are none", fix="leave this arm out")
-    count = max(1, round(TOP * len(episodes)))
-    best = np.argsort(episodes.returns, kind="stable")[-count:]
-    rows = episodes.take(np.sort(best)).transitions()
+    whole = np.flatnonzero(complete(ground.subset))
+    count = max(1, round(TOP * len(whole)))
+    best = whole[np.argsort(episodes.returns[whole], kind="stable")[-count:]]
+    rows = followed(Dataset(ground.subset.spec, episodes.take(np.sort(best))))
     return columns_of(rows.take(ground.rng(2).integers(len(rows), size=ground.rows)))
 
 
@@ -133,7 +136,7 @@ def fresh(ground: Ground) -> Transitions:
             accepted=f"{ground.rows:,}",
             fix="draw the subsets from more data, or mix in fewer rows",
         )
-    rows = ground.rest.transitions()
+    rows = followed(ground.rest)
     return columns_of(rows.take(ground.rng(3).permutation(len(rows))[: ground.rows]))
 
 

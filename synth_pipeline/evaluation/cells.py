@@ -32,7 +32,7 @@ from synth_pipeline.evaluation.monte_carlo import (
     held_out_states,
     monte_carlo_values,
 )
-from synth_pipeline.evaluation.scores import evaluate_actor, evaluation_steps
+from synth_pipeline.evaluation.scores import evaluate_actor, evaluation_steps, watched_steps
 from synth_pipeline.evaluation.statistics import Diverged
 from synth_pipeline.evaluation.study import STORE, Cell, StudyConfig, cell_key, rows_key
 from synth_pipeline.evaluation.subsets import draw_subset
@@ -85,11 +85,12 @@ class Task(NamedTuple):
 
     @property
     def base(self) -> Task:
-        """The task whose rows this one's arm labels anew: of the same generator; itself, where it labels none."""
+        """The task whose rows this one's arm labels anew, of one store or generator; itself, where it labels none."""
         arm = self.study.arms[self.cell.arm]
         if arm.kind != "relabelled":
             return self
-        arms = {**self.study.arms, self.cell.arm: arm.replace(kind="generated")}
+        kind = "generated" if arm.store is None else STORE
+        arms = {**self.study.arms, self.cell.arm: arm.replace(kind=kind)}
         return self._replace(study=self.study.replace(arms=arms))
 
 
@@ -111,9 +112,14 @@ def _parts(dataset: str, rows: int | None, held_out: HeldOut, seed: int) -> Spli
 
 
 def drawn(study: StudyConfig, cell: Cell) -> tuple[Dataset, Dataset | None]:
-    """The real rows of a cell, and those that it does not touch; held-out episodes are in neither."""
-    training = _parts(study.dataset, study.rows, study.held_out, study.seed).train
-    return draw_subset(training, cell.size, draw=cell.draw, seed=study.seed)
+    """The real rows of a cell, and those that it does not touch.
+
+    These are the held-out episodes where a cell has all others, unless its values are judged in them.
+    """
+    parts = _parts(study.dataset, study.rows, study.held_out, study.seed)
+    if cell.size is None:
+        return parts.train, None if study.outcome == "values" else parts.held_out
+    return draw_subset(parts.train, cell.size, draw=cell.draw, seed=study.seed)
 
 
 def make_arm(task: Task) -> float:
@@ -158,9 +164,9 @@ def run_cell(task: Task) -> dict[str, Any]:
     """Train and judge; found once, kept as JSON.
 
     Returns:
-        `cell`, `settings`, `evaluations` (step, returns, lengths) or `values` (agreement with the truth), `diverged`
-        (None, or step and reason), `seconds`; `mixed_rows` and `arm_seconds`: what is mixed in, and how long making it
-        took.
+        `cell`, `settings`, `evaluations` (step, whether it counts, returns, lengths) or `values` (agreement with the
+        truth), `diverged` (None, or step and reason), `seconds`; `mixed_rows` and `arm_seconds`: what is mixed in, and
+        how long making it took.
     """
     path = task.result_file
     if path.exists():
@@ -241,13 +247,13 @@ def _judged(agent: Agent, real: Dataset, task: Task, state: Path) -> tuple[list[
     found: list[dict[str, Any]] = read_json(kept) if kept.exists() and state.exists() else []
     diverged: Diverged | None = None
     total = agent.config.gradient_steps
-    spacing = max(1, round(study.spacing * total))
-    for step in evaluation_steps(total, count=study.evaluations, spacing=spacing)[len(found) :]:
+    last = evaluation_steps(total, count=study.evaluations, spacing=max(1, round(study.spacing * total)))
+    for step in (*watched_steps(last[0], study.watched), *last)[len(found) :]:
         try:
             agent.train(until=step, checkpoint=state)
             if diverged := monitor.check():
                 break
-            found.append({"step": step, **_evaluated(agent, real, task, step)})
+            found.append({"step": step, "counts": step in last, **_evaluated(agent, real, task, step)})
         except TrainingDivergedError as error:
             diverged = Diverged.by(error, agent.steps)
             break

@@ -253,6 +253,11 @@ def evaluation_steps(total: int, *, count: int = LAST, spacing: int | None = Non
     return tuple(range(first, total + 1, between))
 
 
+def watched_steps(first: int, count: int) -> tuple[int, ...]:
+    """Evenly spaced gradient steps before the first evaluation that counts, at most `count`: no part of a score."""
+    return tuple(sorted({round(first * part / (count + 1)) for part in range(1, count + 1)} - {0, first}))
+
+
 def final_score(scores: Mapping[int, float], steps: Sequence[int]) -> float:
     """Mean over the evaluations that were fixed beforehand; whatever else was evaluated has no part in it.
 

@@ -34,14 +34,16 @@ class ArmConfig(Config):
     generator: dict[str, Any] = Setting({"kind": "synther"}, description="kind and settings of the generator")
     labels: RegressorConfig = Setting(RegressorConfig(), description="the ensemble that labels rows")
     agent: dict[str, Any] = Setting({}, description="settings that every agent has otherwise in this arm")
-    store: str | None = Setting(None, description="where the rows are (kind `store`)")
+    store: str | None = Setting(None, description="where the rows are (kind `store`), or those to label anew are")
 
     @model_validator(mode="after")
     def _known(self) -> ArmConfig:
         if self.kind not in (*ARMS, STORE):
             raise unknown_name("arm", self.kind, [*ARMS, STORE])
-        if (self.kind == STORE) != (self.store is not None):
-            raise ValueError("an address of a store belongs to the kind `store`, and it needs one")
+        if self.kind not in (STORE, "relabelled") and self.store is not None:
+            raise ValueError("an address of a store belongs to the kinds `store` and `relabelled`")
+        if self.kind == STORE and self.store is None:
+            raise ValueError("the kind `store` needs the address of one")
         return self
 
     def made_from(self) -> dict[str, Any]:
@@ -50,7 +52,8 @@ class ArmConfig(Config):
         A store is known by its digest, wherever it stands.
         """
         found: dict[str, Any] = {"kind": self.kind} | ({"rows": self.rows} if self.kind != "real" else {})
-        settings = self.generator if self.kind in ("generated", "relabelled") else {"kind": self.kind}
+        generates = self.kind in ("generated", "relabelled") and self.store is None
+        settings = self.generator if generates else {"kind": self.kind}
         if settings["kind"] in GENERATORS.names():
             found["generator"] = {"kind": settings["kind"], **generators.build(settings).config.plain()}
         if self.kind in ("learned", "noise"):
@@ -74,6 +77,7 @@ class StudyConfig(Config):
     episodes: int = Setting(10, ge=1, description="episodes of an evaluation")
     evaluations: int = Setting(5, ge=1, description="last evaluations that the final score is the mean of")
     spacing: float = Setting(0.02, gt=0, le=1, description="steps between them, as a share of the training")
+    watched: int = Setting(4, ge=0, description="evaluations before these, for the learning curve alone")
 
     def agent(self, name: str, arm: str) -> dict[str, Any]:
         """Kind and settings of an agent in an arm, as they were given."""
@@ -124,7 +128,8 @@ def rows_key(study: StudyConfig, cell: Cell, data: Mapping[str, Any]) -> str:
 
 def cell_key(study: StudyConfig, cell: Cell, data: Mapping[str, Any]) -> str:
     """Hash of everything that a cell's result follows from; defaults are written out, so that new ones are new keys."""
-    arm, protocol = study.arms[cell.arm], (study.outcome, study.episodes, study.evaluations, study.spacing)
+    arm = study.arms[cell.arm]
+    protocol = (study.outcome, study.episodes, study.evaluations, study.spacing, study.watched)
     mixed = (arm.share, arm.use_in) if arm.kind != "real" else ()
     agent = (study.agent(cell.agent, cell.arm)["kind"], study.numbers(cell.agent, cell.arm).plain())
     return content_hash(rows_key(study, cell, data), mixed, agent, cell.seed, protocol)

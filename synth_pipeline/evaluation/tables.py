@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from synth_pipeline.errors import EnvironmentModelError, UnknownNameError
+from synth_pipeline.evaluation.effective import effective_multiplier
 from synth_pipeline.evaluation.scores import ScoreScale, score_scale
 from synth_pipeline.evaluation.statistics import (
     Diverged,
     Outcomes,
     averaged,
     estimate,
+    interquartile_mean,
     mean,
     paired_difference,
     probability_of_improvement,
@@ -30,14 +32,19 @@ Results = Mapping[Cell, Mapping[str, Any]]
 def final_outcome(result: Mapping[str, Any]) -> float | Diverged:
     """What a cell found, higher is better; or that it diverged.
 
-    Of returns: their mean over the evaluations, all of which were fixed beforehand. Of values: minus the error of the
+    Of returns: their mean over the last evaluations, which were fixed beforehand. Of values: minus the error of the
     estimates, in standard deviations of the true values.
     """
     if result["diverged"] is not None:
         return Diverged(**result["diverged"])
     if "values" in result:
         return -float(result["values"]["rmse"])
-    return float(np.mean([np.mean(evaluation["returns"]) for evaluation in result["evaluations"]]))
+    return float(np.mean([np.mean(evaluation["returns"]) for evaluation in final_evaluations(result)]))
+
+
+def final_evaluations(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Those that count, of a cell's; not those that are only watched."""
+    return [evaluation for evaluation in result.get("evaluations", ()) if evaluation.get("counts", True)]
 
 
 def scale_of(environment: str, horizon: int) -> ScoreScale | None:
@@ -69,21 +76,25 @@ def table(study: StudyConfig, results: Results, scale: ScoreScale | None) -> lis
     """One row for every size, agent and arm of which there are cells.
 
     Returns:
-        `size`, `agent`, `arm`, `score` (mean with interval), `return` (raw mean), `d4rl`, `difference` to the arm
-        `real` and `improvement` (None for that arm), `runs`, `diverged`, `seconds` (mean of a training), `mixed_rows`
+        `size`, `agent`, `arm`, `score` (mean with interval), `iqm` (interquartile mean with interval), `return` (raw
+        mean), `d4rl`, `difference` to the arm `real` and `improvement` (not for that arm), `multiplier` (how many times
+        its real rows the arm is worth, where the real arm has several sizes), `runs`, `draws` (of the real rows, and of
+        what is mixed in), `seconds` (mean of a training), `mixed_rows`
         and `arm_seconds` (means: what was mixed in, and the time to make it); of values `spearman` and `bias` (means),
         and `usable`, whether their error is below what the mean of the true values costs; of agents that are asked for
         a return `by_target`, what they got for each (the first is the one that is judged).
     """
     there = {(cell.size, cell.agent, cell.arm) for cell in results}
     wanted = [key for key in product(study.sizes, study.agents, study.arms) if key in there]
-    return [_row(results, scale, study.seed, size=size, agent=agent, arm=arm) for size, agent, arm in wanted]
+    rows = [_row(results, scale, study.seed, size=size, agent=agent, arm=arm) for size, agent, arm in wanted]
+    return [row | _worth(results, scale, study.seed, row) for row in rows]
 
 
 def _row(results: Results, scale: ScoreScale | None, seed: int, **where: Any) -> dict[str, Any]:
     ours = {"": outcomes(results, scale, **where)}
     raw = [value for value in outcomes(results, None, **where).values() if isinstance(value, float)]
     row: dict[str, Any] = {**where, "score": estimate(ours, mean, seed=seed).plain()}
+    row["iqm"] = estimate(ours, interquartile_mean, seed=seed).plain()
     average = float(np.mean(raw)) if raw else None
     constants = None if scale is None else scale.d4rl
     row |= {"return": average, "d4rl": None if constants is None or average is None else constants.score(average)}
@@ -91,13 +102,26 @@ def _row(results: Results, scale: ScoreScale | None, seed: int, **where: Any) ->
     if where["arm"] != BASELINE and theirs[""]:
         row["difference"] = paired_difference(ours, theirs, seed=seed).plain()
         row["improvement"] = probability_of_improvement(ours, theirs, seed=seed).plain()
-    cells = [r for c, r in results.items() if all(getattr(c, name) == v for name, v in where.items())]
-    row["runs"] = len(cells)
+    there = [c for c in results if all(getattr(c, name) == v for name, v in where.items())]
+    cells = [results[c] for c in there]
+    row |= {"runs": len(cells), "draws": len({c.draw for c in there})}
     for name in ("seconds", "mixed_rows", "arm_seconds"):
         row[name] = round(float(np.mean([r[name] for r in cells])), 1)
     row |= _of_values([r["values"] for r in cells if r.get("values")])
     asked = _by_target(cells, scale)
     return {**row, "by_target": asked} if asked else row
+
+
+def _worth(results: Results, scale: ScoreScale | None, seed: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """How many times its real rows an arm is worth, by the learning curve of real rows alone; empty without one."""
+    agent, size = row["agent"], row["size"]
+    sizes = {c.size for c in results if c.agent == agent and c.arm == BASELINE and c.size is not None}
+    curve = {n: outcomes(results, scale, agent=agent, arm=BASELINE, size=n) for n in sizes}
+    ours = outcomes(results, scale, agent=agent, arm=row["arm"], size=size)
+    lost = any(all(isinstance(score, Diverged) for score in found.values()) for found in (ours, *curve.values()))
+    if row["arm"] == BASELINE or size is None or len(curve) < 2 or lost:
+        return {}
+    return {"multiplier": effective_multiplier(curve, ours, size, seed=seed).plain()}
 
 
 def _of_values(found: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -110,9 +134,7 @@ def _of_values(found: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _by_target(cells: list[Mapping[str, Any]], scale: ScoreScale | None) -> list[dict[str, float]]:
     """Mean target and mean score, of cells that did not diverge; targets follow the data, so they are told by place."""
-    asked = [
-        e["by_target"] for r in cells if r["diverged"] is None for e in r.get("evaluations", ()) if "by_target" in e
-    ]
+    asked = [e["by_target"] for r in cells if r["diverged"] is None for e in final_evaluations(r) if "by_target" in e]
     found = []
     for of_place in zip(*asked, strict=True):
         got = float(np.mean([np.mean(one["returns"]) for one in of_place]))
@@ -124,8 +146,17 @@ def _by_target(cells: list[Mapping[str, Any]], scale: ScoreScale | None) -> list
 def lines(rows: list[dict[str, Any]], *, scored: bool) -> list[str]:
     """The table for people, one line a row under a heading."""
     what = "score" if scored else "return"
-    head = f"{'agent':<12} {'arm':<12} {'rows':>8}  {what:>22}  {'to real':>24}  {'runs':>4}  time"
-    return [head, *(_line(row) for row in rows), *(_asked(row) for row in rows if "by_target" in row)]
+    head = f"{'agent':<12} {'arm':<12} {'rows':>8}  {what:>22}  {'IQM':>6}  {'to real':>28}  {'runs':>4}  time"
+    asked = [_asked(row) for row in rows if "by_target" in row]
+    return [head, *(_line(row) for row in rows), *asked, *(_times(row) for row in rows if "multiplier" in row)]
+
+
+def _times(row: Mapping[str, Any]) -> str:
+    worth = row["multiplier"]
+    between = "" if worth["low"] is None else f" [{worth['low']}, {worth['high']}]"
+    return (
+        f"{row['agent']} with {row['arm']} on {row['size']:,} rows scores like {worth['value']}{between} its real rows"
+    )
 
 
 def _asked(row: Mapping[str, Any]) -> str:
@@ -139,7 +170,8 @@ def _line(row: Mapping[str, Any]) -> str:
     verdict = "" if difference is None else f"{_interval(difference)} {difference['verdict'] or ''}".rstrip()
     lost = f" ({score['diverged']} diverged)" if score["diverged"] else ""
     time = f"{row['seconds']:,.0f} s" + (f" + {row['arm_seconds']:,.0f} s" if row["arm_seconds"] >= 1 else "")
-    start = f"{row['agent']:<12} {row['arm']:<12} {size:>8}  {_interval(score):>22}  {verdict:>24}"
+    middle = "-" if row["iqm"]["value"] is None else _number(row["iqm"]["value"])
+    start = f"{row['agent']:<12} {row['arm']:<12} {size:>8}  {_interval(score):>22}  {middle:>6}  {verdict:>28}"
     return f"{start}  {row['runs']:>4}  {time}{lost}"
 
 
@@ -170,7 +202,9 @@ def sentence(rows: list[dict[str, Any]]) -> str:
     for verdict in ("better", "worse", "undecided", None):
         named = [_named(row, several) for row in mixed if row["difference"]["verdict"] == verdict]
         parts += [f"{verdict or 'too few runs'}: {', '.join(named)}"] if named else []
-    return f"Against real rows alone, by paired 95 % intervals: {'; '.join(parts)}."
+    one = max(row["draws"] for row in judged) == 1
+    of = " over the agents' seeds (other data, or another fit of the generator, may do otherwise)" if one else ""
+    return f"Against real rows alone, by paired 95 % intervals{of}: {'; '.join(parts)}."
 
 
 def _named(row: Mapping[str, Any], several: bool) -> str:

@@ -114,12 +114,7 @@ def _run(
 def _seconds(task: Task) -> float:
     """Of a whole training, from its first steps."""
     real, _ = drawn(task.study, task.cell)
-    agent = agent_of(task, real).begin(Mixture(real), seed=0)
-    agent.step(agent.replay.draw(agent.rng))
-    begin = time.perf_counter()
-    for _ in range(TIMED):
-        agent.step(agent.replay.draw(agent.rng))
-    return float((time.perf_counter() - begin) / TIMED * agent.config.gradient_steps)
+    return agent_of(task, real).expected_seconds(Mixture(real), TIMED)
 
 
 def _confirm(expected: Bill) -> None:

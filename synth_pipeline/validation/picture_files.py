@@ -24,7 +24,7 @@ class Picture(Config):
         svg: The picture; empty when it was not drawn.
     """
 
-    name: str = Setting(pattern=r"^[a-z_]+$", description="name of the file, without its suffix")
+    name: str = Setting(pattern=r"^[a-z0-9_]+$", description="name of the file, without its suffix")
     title: str = Setting(description="what the picture shows")
     caption: str = Setting(description="how to read it, or why it was not drawn")
     alt: str = Setting("", description="what it shows, for those who cannot see it")

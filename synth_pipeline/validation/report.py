@@ -54,7 +54,8 @@ LOOK = (
 )
 SCORES = (
     "Mean of the last evaluations, which were fixed beforehand; no checkpoint is selected. 0: uniform actions, 100: "
-    "the best policy that the project ships, where both are known. In brackets: 95 % intervals; from fewer than five "
+    "the best policy that the project ships, where both are known. IQM: the mean without the lowest and the highest "
+    "quarter of the runs. In brackets: 95 % intervals; from fewer than five "
     "runs there are none. Differences are of the same draws and seeds."
 )
 SHOWN = 3  # corruptions that are shown at once
@@ -63,7 +64,9 @@ Numbers = Mapping[str, Any]
 Scale = Mapping[str, Sequence[tuple[str, float]]]
 
 
-def render(scorecard: Mapping[str, Any], *, title: str, pictures: Sequence[Picture] = ()) -> str:
+def render(
+    scorecard: Mapping[str, Any], *, title: str, pictures: Sequence[Picture] = (), of_agents: Sequence[Picture] = ()
+) -> str:
     """The page for one store.
 
     Args:
@@ -72,6 +75,7 @@ def render(scorecard: Mapping[str, Any], *, title: str, pictures: Sequence[Pictu
             `cost`, label -> seconds.
         title: Heading and page title.
         pictures: From `picture_files.read_pictures`; none: the page says so.
+        of_agents: The same, of the agents' scores.
     """
     rules, measurements = scorecard["verdict"]["rules"], scorecard["measurements"]
     files, scale = scorecard.get("export"), scorecard.get("sensitivity") or {}
@@ -84,7 +88,7 @@ def render(scorecard: Mapping[str, Any], *, title: str, pictures: Sequence[Pictu
         section("Judged", _judged(rules, measurements, scale), note=note),
         section("Measured, not judged", _measured(_unjudged(rules, measurements), scale), note=UNJUDGED),
         _pictures(pictures),
-        _utility(scorecard.get("utility")),
+        _utility(scorecard.get("utility"), of_agents),
         section("Not checked", _not_checked(measurements, pictures, scorecard.get("utility"))),
         section("Files", _files(files) if files else "<p>Nothing was exported from this state of the store.</p>"),
         _cost(scorecard.get("cost") or {}),
@@ -259,29 +263,34 @@ def _pictures(pictures: Sequence[Picture]) -> str:
     drawn = [picture for picture in pictures if picture.svg]
     if not drawn:
         return section("Pictures", "<p>There are none of this state of the store.</p>")
+    return section("Pictures", _figures(drawn), note=LOOK)
+
+
+def _figures(drawn: Sequence[Picture]) -> str:
     figures = "".join(
         f'<figure><h3>{escape(p.title)}</h3><img alt="{escape(p.alt)}" '
         f'src="data:image/svg+xml;base64,{b64encode(p.svg.encode()).decode()}">'
         f"<figcaption>{escape(p.caption)}</figcaption></figure>\n"
         for p in drawn
     )
-    return section("Pictures", f'<div class="pictures">{figures}</div>', note=LOOK)
+    return f'<div class="pictures">{figures}</div>' if drawn else ""
 
 
-def _utility(utility: Numbers | None) -> str:
+def _utility(utility: Numbers | None, pictures: Sequence[Picture]) -> str:
     """Scores of the agents, with differences to those that had real rows alone."""
     if utility is None:
         return ""
     rows = [
         (
             f"<b>{escape(row['agent'])}</b> with {escape(row['arm'])}" + _small(_of_runs(row)),
-            _interval(row["score"]),
+            _interval(row["score"]) + _small(f"IQM {_interval(row['iqm'])}" if "iqm" in row else ""),
             "" if not row.get("difference") else _interval(row["difference"]) + _small(_decided(row["difference"])),
         )
         for row in utility["table"]
     ]
     shown = table(("agent and rows", "score", "difference to real alone"), rows)
-    return section("Agents that learned from these rows", f"<p>{escape(utility['sentence'])}</p>{shown}", note=SCORES)
+    body = f"<p>{escape(utility['sentence'])}</p>{shown}{_figures([p for p in pictures if p.svg])}"
+    return section("Agents that learned from these rows", body, note=SCORES)
 
 
 def _of_runs(row: Numbers) -> str:

@@ -10,7 +10,8 @@ from toy_data import SPEC, random_episodes
 from synth_pipeline.agents.replay import next_actions
 from synth_pipeline.data.rows import Dataset
 
-VALUE_LEARNERS = ["awac", "cql", "iql", "onestep", "rebrac", "td3_bc"]
+VALUE_LEARNERS = ["awac", "cql", "iql", "morel", "onestep", "rebrac", "td3_bc"]
+AT_ONCE = {"onestep": {"behaviour_share": 0.01}, "morel": {"model_share": 0.0, "terminations": "never"}}
 
 
 def ended(data):
@@ -29,7 +30,7 @@ THREE = ended(Dataset(SPEC, random_episodes((6, 9, 4))))
 @pytest.mark.parametrize("kind", VALUE_LEARNERS)
 def test_slow_critics_are_slow(kind):
     """CleanDiffuser, in nine pipelines: `0.995 * new + 0.005 * old`, so that the target is the network itself."""
-    agent = begun(kind, target_rate=0.005, **({"behaviour_share": 0.01} if kind == "onestep" else {}))
+    agent = begun(kind, target_rate=0.005, **AT_ONCE.get(kind, {}))
     before = weights(agent, "slow_critics")
     agent.train(until=2)
     after, fast = weights(agent, "slow_critics"), weights(agent, "critics")
@@ -41,7 +42,7 @@ def test_slow_critics_are_slow(kind):
 @pytest.mark.parametrize("kind", VALUE_LEARNERS)
 def test_a_time_limit_is_bootstrapped_and_a_terminal_state_is_not(kind):
     """DIPO stores `terminated or truncated` as the one flag that stops the bootstrap."""
-    agent = begun(kind, THREE)
+    agent = begun(kind, THREE, **AT_ONCE.get(kind, {}))
     rows = agent.replay.all_real()
     last = THREE.episodes.starts[1:] - 1
     assert rows.discounts[last].tolist() == pytest.approx([0.99, 0.99, 0.0])

@@ -338,6 +338,7 @@ class AgentTests:
         agent = self.begun(self.mixed(share=0.25, use_in=use_in))
         for side, observations in self.sides(agent.replay.draw(agent.rng)).items():
             assert self.synthetic(agent, observations) == (4 if side == use_in else 0)
+            assert len(observations) == 16, "whoever sees no synthetic rows sees as many rows: arms have equal batches"
         agent.train(until=2)
 
     def test_a_share_of_zero_is_the_real_data_alone(self):

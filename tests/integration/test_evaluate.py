@@ -29,9 +29,20 @@ def test_a_run_is_evaluated_once_and_the_report_shows_it(copied, shell, monkeypa
     page = (shell.folder / "runs/smoke/report.html").read_text()
     assert "Agents that learned from these rows" in page
     assert "Too few runs to tell" in page
+    for title in ("Difference to real rows alone", "Spread of the runs: bc", "Scores over the training: bc"):
+        assert f"<h3>{title}</h3><img" in page
     again = shell(*command)
     assert "nothing to do" in again.out
     assert again.code == 0
+
+
+def test_held_out_episodes_are_fresh_rows(copied, shell, monkeypatch):
+    monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, **_: ((t, function(t)) for t in tasks))
+    controls = ("--set", "evaluation.controls=[fresh]")
+    assert shell("evaluate", "runs/smoke", "--agents", "bc", *QUICK, *controls).code == 0
+    results = read_json(shell.folder / "runs/smoke/evaluation/results.json")
+    rows = {row["arm"]: row["mixed_rows"] for row in results["table"]}
+    assert rows == {"real": 0, "mixed": 4000, "fresh": 400}
 
 
 def test_an_agent_alone_on_a_dataset(smoke, shell, monkeypatch):
@@ -49,6 +60,8 @@ def test_an_agent_alone_on_a_dataset(smoke, shell, monkeypatch):
         (("evaluate",), "either a run is evaluated"),
         (("evaluate", "runs/smoke", "--dataset", "hopper/medium"), "either a run is evaluated"),
         (("evaluate", "runs/smoke", "--agents", "iqll"), "no agent called 'iqll'"),
+        (("evaluate", "runs/smoke", "--agents", "decision_transformer"), "learns from whole episodes"),
+        (("evaluate", "runs/smoke", "--agents", "bc", "--agents", "percent_bc"), "learns from whole episodes"),
         (("evaluate", "runs/smoke", "--set", "evaluation.controls=[smot]", "--agents", "bc"), "no arm called 'smot'"),
         (("evaluate", "runs/smoke", "--set", "evaluation.agents={bc: {widht: 3}}"), "unknown key 'widht'"),
         (("advise", "toy-linear-gaussian/random", "--set", "draws=2"), "draws"),

@@ -107,7 +107,7 @@ def test_a_share_of_the_windows_is_synthetic():
     assert (windows.observations[:, 0, 0] >= 100).all()
     kept_back = Mixture(coded_dataset([20, 20]), synthetic_episodes=made, share=0.25, use_in="critic")
     windows = make(kept_back).replay.draw(torch.Generator().manual_seed(0))
-    assert (windows.observations[:, 0, 0] < 100).tolist() == [True] * 6
+    assert (windows.observations[:, 0, 0] < 100).tolist() == [True] * 8
 
 
 def test_weights_of_synthetic_rows_say_where_windows_begin():

@@ -283,14 +283,24 @@ def test_a_batch_without_given_rows_is_refused():
         begun(model_share=0.99)
 
 
-@pytest.mark.parametrize(("use_in", "share"), [("both", 1.0), ("both", 0.5), ("critic", 0.5), ("actor", 0.5)])
-def test_the_model_learns_from_synthetic_rows_in_their_share(use_in, share):
+@pytest.mark.parametrize(
+    ("use_in", "share", "near", "far"),
+    [("both", 1.0, 0, 1), ("both", 0.25, 1, 1), ("critic", 0.5, 1, 0), ("actor", 0.5, 1, 0)],
+)
+def test_the_model_learns_from_every_given_row_once(use_in, share, near, far):
+    """An arm with synthetic rows must not lose real ones to them: a model of two thirds of the data is another arm."""
     real, made = point_mass_data.tiny(), point_mass_data.tiny().transitions()
     made = made.with_columns(observations=made["observations"] + 100)
     agent = begun(Mixture(real, made, share=share, use_in=use_in), normalize_observations=False)
-    far = (agent.replay._known.observations[:, 0] > 50).float().mean()
-    assert float(far) == pytest.approx(share if use_in == "both" else 0.0, abs=1e-3)
-    assert (agent.replay.all_real().observations < 50).all()
+    known = agent.replay._known.observations
+    assert [int((known[:, 0] < 50).sum()), int((known[:, 0] > 50).sum())] == [near * len(made), far * len(made)]
+    assert torch.equal(agent.replay.all_real().observations, known[: len(made)]) or not near
+
+
+def test_halt_pays_by_the_real_rewards_whatever_the_synthetic_ones_are():
+    made = point_mass_data.tiny().transitions()
+    mixture = Mixture(point_mass_data.tiny(), made.with_columns(rewards=made["rewards"] - 1000), share=0.5)
+    assert begun(mixture).replay.learn_model().halt_return == begun().replay.learn_model().halt_return
 
 
 # Going on

@@ -9,7 +9,8 @@ from toy_data import SPEC, toy_dataset, toy_rows
 
 from synth_pipeline.agents.base import build, on_locomotion
 from synth_pipeline.agents.replay import Mixture, Replay, next_actions, synthetic_rows
-from synth_pipeline.agents.scaling import Scaling
+from synth_pipeline.agents.scaling import Scaling, complete
+from synth_pipeline.data.containers import Episodes
 from synth_pipeline.data.fields import Field
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.errors import ConfigError, SourceError, UnknownNameError
@@ -179,6 +180,18 @@ def test_returns_are_scaled_to_a_spread_of_a_thousand():
     scaled = scaling(rewards=True).rewards(ROWS["rewards"])
     returns = np.add.reduceat(scaled.astype(np.float64), DATA.episodes.starts[:-1])
     assert np.ptp(returns) == pytest.approx(1000, rel=1e-5)
+
+
+def test_an_episode_that_was_cut_off_has_no_return_yet():
+    """The last episode of a subset is cut to fit: a scale by its return would change with the draw."""
+    columns = {"rewards": np.ones(35, np.float32), "terminations": np.arange(35) == 9}
+    columns |= {"actions": np.zeros((35, 2), np.float32), "truncations": np.isin(np.arange(35), [29, 34])}
+    episodes = Episodes(np.zeros((35, 3), np.float32), np.zeros((3, 3), np.float32), np.array([0, 10, 30, 35]), columns)
+    data = Dataset(SPEC.replace(horizon=20), episodes)
+    assert complete(data).tolist() == [True, True, False]
+    assert scaling(data, rewards=True).reward_factor == pytest.approx(1000 / (20 - 10))
+    assert complete(Dataset(SPEC.replace(horizon=None), episodes)).all(), "without a limit nobody knows"
+    assert complete(Dataset(SPEC.replace(horizon=50), episodes.take(np.array([1, 2])))).all(), "all there is"
 
 
 def test_returns_that_give_no_scale_are_refused():

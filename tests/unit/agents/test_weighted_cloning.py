@@ -25,6 +25,20 @@ def test_iql_bootstraps_from_v():
     assert torch.allclose(agent.targets(rows), expected)
 
 
+def test_iqls_policy_and_q_learn_from_the_new_v():
+    """The authors' order: V, then the policy by its advantage, then Q by its value of the next states."""
+    agent, order = begun("iql"), []
+
+    def told(name, function):
+        return lambda *given: (order.append(name or given[0]), function(*given))[1]
+
+    agent.descend, agent.targets = told(None, agent.descend), told("targets", agent.targets)
+    v = agent._v
+    agent._v = told("v", v)
+    agent.step(agent.replay.draw(agent.rng))
+    assert order == ["v", "value", "v", "actor", "targets", "v", "critics"]
+
+
 def test_iqls_value_learns_the_expectile_of_the_slow_critics():
     """With frozen critics and one state, V goes to the 0.9-expectile of Q over the actions of the data."""
     agent = begun("iql", expectile=0.9, learning_rate=3e-2, gradient_steps=1000, target_rate=1e-9)

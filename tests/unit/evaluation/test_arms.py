@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from worlds import roll
 
+from synth_pipeline.agents.replay import Mixture, Replay, next_actions
+from synth_pipeline.agents.scaling import Scaling
 from synth_pipeline.diffusion.trainer import TrainerConfig
 from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import SourceError, UnknownNameError
@@ -39,6 +42,28 @@ def test_every_arm_gives_the_rows_asked_for_with_flags_of_the_true_function(data
         assert np.array_equal(rows["terminations"], truth.terminated(rows["next_observations"]))
     again = make_rows(name, ground(data))
     assert all(np.array_equal(rows[c], again[c]) for c in rows.columns)
+
+
+@pytest.mark.parametrize("name", ["duplicate", "top", "fresh"])
+def test_real_rows_keep_what_was_done_next(data, name):
+    """As often as in the data: else an A/A test would be none for agents that look at the next action."""
+    rows, known = make_rows(name, ground(data)), next_actions(data)
+    expected = {
+        s.tobytes(): (a.tobytes(), c) for s, a, c in zip(data.transitions()["observations"], *known, strict=True)
+    }
+    found = zip(rows["observations"], rows["next_actions"], rows["continued"], strict=True)
+    same = [expected[s.tobytes()] == (a.tobytes(), c) for s, a, c in found]
+    assert np.mean(same) > 0.98, "the episode that was cut to fit ends where the data's goes on"
+    replay = Replay(Mixture(data, rows), Scaling.fit(data, normalize_observations=False, scale_rewards=False),
+                    batch_size=64, discount=0.99, device=torch.device("cpu"))  # fmt: skip
+    batch = replay.draw(torch.Generator().manual_seed(0)).critic
+    assert batch.continued[32:].mean() > 0.8
+    assert (batch.next_actions[32:].abs().sum(1) > 0).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("name", ["learned", "noise", "smote"])
+def test_what_would_be_done_next_in_made_rows_is_not_known(data, name):
+    assert "next_actions" not in make_rows(name, ground(data))
 
 
 def test_real_mixes_nothing_in(data):

@@ -1,5 +1,7 @@
 """Studies: addresses and keys, cells that resume and never run twice, tables that claim no more than they may."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from worlds import roll
@@ -127,14 +129,15 @@ def test_a_store_is_known_by_its_digest_wherever_it_stands():
 def test_the_real_arm_does_not_depend_on_what_others_mix_in():
     other = study(arms={**PLAIN["arms"], "real": {"rows": 7, "share": 0.3}})
     cell = Cell(150, 0, "real", "bc", 0)
-    assert cell_key(study(), cell, {})[:8] != ""
+    assert cell_key(study(), cell, {}) == cell_key(other, cell, {})
     assert agent_seed(study(), cell) == agent_seed(other, cell._replace(arm="smote")), "arms of a pair share their seed"
 
 
 def test_a_cell_is_evaluated_at_fixed_steps_and_kept(tmp_path):
-    given = task(tmp_path)
+    given = task(tmp_path, study(watched=2))
     found = run_cell(given)
-    assert [evaluation["step"] for evaluation in found["evaluations"]] == [36, 48, 60]
+    assert [evaluation["step"] for evaluation in found["evaluations"]] == [12, 24, 36, 48, 60]
+    assert [evaluation["counts"] for evaluation in found["evaluations"]] == [False] * 2 + [True] * 3
     assert all(len(evaluation["returns"]) == 1 for evaluation in found["evaluations"])
     assert found["diverged"] is None
     assert read_json(given.result_file) == found == run_cell(given)
@@ -279,6 +282,58 @@ def test_a_diverged_run_is_in_the_verdict():
     found = results([3.0, 3.1, 2.9, 3.0, 3.2, 2.8])
     found[Cell(150, 0, "smote", "bc", 5)] |= {"diverged": {"step": 3, "reason": "loss inf"}}
     assert "better: bc with smote (1 diverged)" in sentence(table(study(), found, SCALE))
+
+
+def test_evaluations_that_are_only_watched_are_no_part_of_a_score():
+    found = results([0.0] * 6)
+    early = {"step": 0, "counts": False, "returns": [1e6], "lengths": [1]}
+    more = {cell: {**result, "evaluations": [early, *result["evaluations"]]} for cell, result in found.items()}
+    assert table(study(), more, SCALE) == table(study(), found, SCALE)
+
+
+def test_the_interquartile_mean_stands_beside_the_mean():
+    found = results([0.0, 0.0, 0.0, 0.0, 0.0, 600.0])
+    (_, smote) = table(study(), found, SCALE)
+    assert smote["score"]["value"] == pytest.approx((12.5 + 100) / 2)
+    assert smote["iqm"]["value"] == pytest.approx((11 + 12 + 13 + 14) / 4 / 2), "one of four is left out at each end"
+    assert " 6.25 " in lines([smote], scored=True)[1]
+
+
+def test_one_draw_says_nothing_of_other_data():
+    said = sentence(table(study(), results([3.0, 3.1, 2.9, 3.0, 3.2, 2.8]), SCALE))
+    assert "over the agents' seeds (other data, or another fit of the generator, may do otherwise)" in said
+    several = {cell._replace(draw=draw): r for draw in range(5) for cell, r in results([3.0], seeds=1).items()}
+    assert "may do otherwise" not in sentence(table(study(draws=5, seeds=1), several, SCALE))
+
+
+def test_an_arm_is_worth_the_real_rows_that_score_as_high():
+    """On a logarithmic axis 200 lies halfway between 100 rows, with error 8, and 400, with error 4."""
+    of_values = study(sizes=[100, 400], draws=5, seeds=1, agents={"fqe": {}}, outcome="values")
+    errors = {(100, "real"): 8.0, (100, "smote"): 6.0, (400, "real"): 4.0, (400, "smote"): 4.0}
+    rows = table(of_values, values_of(errors), None)
+    assert [row.get("multiplier", {}).get("value") for row in rows] == [None, "2x", None, "1x"]
+    said = lines(rows, scored=True)[-2]
+    assert said.startswith("fqe with smote on 100 rows scores like 2x")
+    assert said.endswith("its real rows")
+
+
+def test_rows_of_a_store_can_be_labelled_anew():
+    arms = {"real": {}, "relabelled": {"kind": "relabelled", "store": "runs/a", "rows": 50}}
+    given = task(Path("somewhere"), study(arms=arms), arm="relabelled")
+    assert given.base.study.arms["relabelled"].kind == "store"
+    assert given.base.rows_file != given.rows_file
+    with pytest.raises(ConfigError, match="store"):
+        study(arms={"real": {}, "smote": {"kind": "smote", "store": "runs/a"}})
+    with pytest.raises(ConfigError, match="address"):
+        study(arms={"real": {}, "mixed": {"kind": "store"}})
+
+
+def test_the_bill_counts_what_an_agent_learns_before_its_policy(tmp_path):
+    trainer = {"gradient_steps": 10**9, "batch_size": 32}
+    model = {"members": 2, "width": 16, "depth": 1, "trainer": trainer}
+    settings = {"gradient_steps": 50, "batch_size": 32, "width": 16, "rollouts": 20, "terminations": "never"}
+    given = study(arms={"real": {}}, seeds=1, agents={"morel": {**settings, "model": model}})
+    assert studies.bill(given, tmp_path, workers=1).seconds > 3600
 
 
 def test_seeds_of_one_draw_are_no_independent_runs():
