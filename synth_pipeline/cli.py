@@ -1,4 +1,4 @@
-"""`synthpipe`: the verbs of the pipeline, each one function of `stages`.
+"""`synthpipe`: the verbs of the pipeline, each one function of `stages` or of its neighbours.
 
 Exit codes: 0 fine, 1 other errors, 2 wrong use, 3 source, 4 store, 5 machine, 6 checkpoint, 7 gate, 8 export, 9 task,
 130 interrupted. Running a command again resumes it, or says `nothing to do` and why.
@@ -39,9 +39,8 @@ from synth_pipeline.cli_options import (  # noqa: E402
     suggest,
     workers_of,
 )
-from synth_pipeline.config import override  # noqa: E402
 from synth_pipeline.errors import ConfigError, SynthPipelineError, typable, unknown_name  # noqa: E402
-from synth_pipeline.run_config import CONFIG, RunConfig, load_run_config, open_run, store_url  # noqa: E402
+from synth_pipeline.run_config import CONFIG, RunConfig, load_run_config, open_run, overridden, store_url  # noqa: E402
 from synth_pipeline.runs import Run  # noqa: E402
 from synth_pipeline.tracking import console, counted, duration, human, require_backend, say, short  # noqa: E402
 
@@ -147,7 +146,7 @@ def train(
         typer.Option(
             "-g",
             "--generator",
-            help="Generator, e.g. smote, copula, vae; default: smote.",
+            help="Generator, e.g. synther, vae, smote; default: smote.",
             autocompletion=generator_names,
         ),
     ] = None,
@@ -159,6 +158,8 @@ def train(
 ) -> None:
     """Fit a generator on the training episodes of a dataset (a tenth of the episodes is held out)."""
     from synth_pipeline import stages
+    from synth_pipeline.scale.generation import source_of
+    from synth_pipeline.sources import catalog
 
     run, place = Run(out), out / CONFIG
     values = load_run_config(str(place)).model_dump(mode="json") if place.exists() else {}
@@ -167,10 +168,16 @@ def train(
         values["generator"] = {"kind": generator}
     if rows is not None:
         values["collect"] = {"rows": rows}
-    config = RunConfig.parse(override(values, settings or []), where="options")
+    config = RunConfig.parse(overridden(values, settings or []), where="options")
     stages.check(run, config)
     require_backend(track)
+    if rows is not None and dataset not in catalog.entries():
+        what = f"'{dataset}' is not collected, so its size is what it is"
+        accepted = "--rows with an id of `synthpipe datasets`"
+        raise ConfigError(what, found=f"--rows {rows}", accepted=accepted, fix="leave --rows out")
     if dry_run:
+        if dataset not in catalog.entries():
+            source_of(config).load()
         method = f"{config.generator['kind']} on {dataset}, seed {config.seed}"
         planned_only("train", f"{method}, {config.held_out_in_words} held out, into {short(out / 'model')}")
         return
@@ -241,6 +248,7 @@ def export(
     changes += [f"export.one_step={one_step}"] if one_step is not None else []
     run, config = open_run(run_directory, changes)
     if dry_run:
+        stages.exportable(run, config, allow_failed=allow_failed)
         target, real = filled_store(run, config), len(source_of(config).load())
         size = (real + len(target)) * target.schema.row_bytes / 1e6
         what = f"{real:,} real rows and {len(target):,} synthetic ones, {size:,.1f} MB"
@@ -313,7 +321,7 @@ def top(
 
 def _plan_whole(config: RunConfig) -> None:
     """One line a stage of what `run` would do."""
-    from synth_pipeline.differences import flat
+    from synth_pipeline.config import flat
     from synth_pipeline.generators.base import build
     from synth_pipeline.scale.generation import generated_schema, source_of
     from synth_pipeline.sources import catalog

@@ -57,6 +57,9 @@ def evaluate(
             found="both" if dataset else "neither",
             fix="synthpipe evaluate runs/default, or synthpipe evaluate --dataset hopper/medium-replay --agents iql",
         )
+    if run_directory is not None and out is not None:
+        what = "what is found of a run lies in the run"
+        raise ConfigError(what, found=f"--out {out}", accepted="--out beside --dataset", fix="leave --out out")
     if run_directory is not None:
         run, config = open_run(run_directory, settings or [])
         folder = run.folder("evaluation")

@@ -50,15 +50,18 @@ def validate(
     chosen = workers_of(workers, scheduler)
     if real is not None:
         url = f"{target}/store" if (Path(target) / CONFIG).is_file() else target
-        opened, asked = store.open(url), load_suite(suite or "default")
+        opened = store.open(url)
         name = target.rstrip("/").rpartition("/")[2] if "://" in target else target.rstrip("/")
-        if dry_run:
-            _plan_judging("validate", asked, len(opened), target)
-            return
         judged = _Judged(url, real, suite, rules, unseen, known_only)
+        if dry_run:
+            judged.plan("validate", len(opened))
+            return
         judged.write(Path(f"{name}-validation"), opened, chosen)
         return
     _require_real(target)
+    if unseen is not None:
+        what = "a run holds its own unseen episodes out"
+        raise ConfigError(what, found=f"--unseen {unseen}", accepted="--unseen beside --real", fix="leave --unseen out")
     changes = [f"validation.suite={suite}"] if suite else []
     changes += ["validation.learn_oracle=false"] if known_only else []
     run, config = open_run(Path(target), changes)
@@ -86,13 +89,12 @@ def audit(
 ) -> None:
     """Judge anyone's synthetic data against the real data, and write a page; exit code 7 when a rule fails."""
     from synth_pipeline import sources
-    from synth_pipeline.validation.gate import load_suite
 
+    judged = _Judged(file, real, suite, rules, unseen, known_only)
     if dry_run:
-        _plan_judging("audit", load_suite(suite or "default"), sources.resolve(file).describe()["rows"], file)
+        judged.plan("audit", sources.resolve(file).describe()["rows"])
         return
     name = Path(file.rstrip("/").rpartition("/")[2] if "://" in file else file.rstrip("/"))
-    judged = _Judged(file, real, suite, rules, unseen, known_only)
     judged.write(out or name.with_name(f"{name.stem}-audit"))
 
 
@@ -105,6 +107,18 @@ class _Judged(NamedTuple):
     rules: Path | None
     unseen: str | None
     known_only: bool
+
+    def plan(self, label: str, rows: int) -> None:
+        """Say what would be judged; everything that is named has to be there."""
+        from synth_pipeline import sources
+        from synth_pipeline.validation.gate import load_suite
+        from synth_pipeline.validation.rules import Rules
+
+        for dataset in filter(None, (self.real, self.unseen)):
+            sources.resolve(dataset).describe()
+        if self.rules is not None:
+            Rules.load(self.rules)
+        _plan_judging(label, load_suite(self.suite or "default"), rows, self.what)
 
     def write(self, folder: Path, opened: Store | None = None, workers: int | str = 1) -> None:
         """Judge, write the page, and fail when a rule failed; a store is streamed, a file is read whole."""

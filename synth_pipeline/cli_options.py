@@ -56,7 +56,8 @@ Yes = Annotated[bool, typer.Option("--yes", help="Go ahead even when it takes mo
 Repair = Annotated[bool, typer.Option("--repair", help="Check every byte first, and make damaged shards again.")]
 Track = Annotated[str, typer.Option("--track", help="jsonl; or tensorboard, beside it.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. generator.neighbours=3.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. seed=1; again for more."),
 ]
 Real = Annotated[
     str | None,

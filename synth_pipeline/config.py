@@ -34,12 +34,13 @@ class Config(BaseModel):
         return {name: _over(defaults.get(name), value) for name, value in values.items()}
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
+    def parse(cls, values: Mapping[str, Any], *, where: str = "configuration", prefix: str = "") -> Self:
         """Build from plain values.
 
         Args:
             values: Nested plain dict, as read from YAML or JSON.
             where: Name of the origin, for the error.
+            prefix: Where these values stand among others, e.g. `generator.`, for what the error says to type.
 
         Raises:
             ConfigError: On an unknown key (with the nearest known one) or a value out of range.
@@ -47,7 +48,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise _explain(error, cls, where) from None
+            raise _explain(error, cls, where, prefix) from None
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed and everything checked again."""
@@ -69,7 +70,7 @@ def _over(default: Any, given: Any) -> Any:
     return values | {name: _over(values.get(name), value) for name, value in given.items()}
 
 
-def _explain(error: ValidationError, model: type[BaseModel], where: str) -> ConfigError:
+def _explain(error: ValidationError, model: type[BaseModel], where: str, prefix: str) -> ConfigError:
     # A misspelt key also leaves the right one missing: the misspelling is what the user has to hear about.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     path = [str(part) for part in first["loc"] if not UNNAMED.fullmatch(str(part))]
@@ -81,7 +82,7 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> Conf
             f"{where}: unknown key '{key}'",
             found=f"{key} = {_short(first['input'])}",
             accepted=", ".join(known) if known else "no key at all",
-            fix=f"did you mean '{'.'.join([*path[:-1], guess])}'?" if guess else "remove the key",
+            fix=f"did you mean '{prefix}{'.'.join([*path[:-1], guess])}'?" if guess else "remove the key",
         )
     field = _walk(model, path)[1]
     meaning = f" ({field.description})" if field is not None and field.description else ""
@@ -92,7 +93,7 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> Conf
         f"{where}: '{key}' cannot be used",
         found="nothing" if first["type"] == "missing" else _short(first["input"]),
         accepted=f"{first['msg'].removeprefix('Value error, ')}{meaning}",
-        fix=f"did you mean '{named}'?" if named else f"set {key}=VALUE" if path else None,
+        fix=f"did you mean '{named}'?" if named else f"set {prefix}{key}=VALUE" if path else None,
     )
 
 
@@ -199,6 +200,15 @@ def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, An
             fix = f"put quotes around it: --set {key}='\"...\"'"
             raise ConfigError(f"the value of '{key}' is not valid YAML", found=repr(text), fix=fix) from None
     return result
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested plain values by dotted key; lists are values."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{above}{name}.") if nested else {f"{above}{name}": value}
+    return found
 
 
 def canonical(value: Any) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from synth_pipeline import store
+from synth_pipeline.config import flat
 from synth_pipeline.export.stage import BEGUN
 from synth_pipeline.run_config import LABELS, RunConfig, open_run, store_url
 from synth_pipeline.runs import Run, read_object
@@ -184,15 +185,6 @@ def _cost(facts: FittedFacts | None, target: Store | None, card: Plain | None) -
         spent[GENERATION] = sum(note.get("seconds", 0.0) for note in target.sidecars().values())
     measured = (card or {}).get("cost") or {}
     return spent | {name: seconds for name, seconds in measured.items() if name == "validation"}
-
-
-def flat(values: Plain, above: str = "") -> dict[str, Any]:
-    """Nested plain values by dotted key; lists are values."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        nested = isinstance(value, Mapping) and value
-        found |= flat(value, f"{above}{name}.") if nested else {f"{above}{name}": value}
-    return found
 
 
 # --- what differs ----------------------------------------------------------------------------------------------------

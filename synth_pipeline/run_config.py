@@ -132,10 +132,10 @@ def load_run_config(preset_or_path: str, settings: Iterable[str] = ()) -> RunCon
         values = read_yaml(path)
     else:
         raise unknown_name("preset", preset_or_path, presets())
-    return RunConfig.parse(_overridden(values, list(settings)), where=preset_or_path)
+    return RunConfig.parse(overridden(values, list(settings)), where=preset_or_path)
 
 
-def _overridden(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+def overridden(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     """Values with overrides; another kind of generator begins with its own defaults."""
     changed = override(values, settings)
     before, after = (v.get("generator") for v in (values, changed))

@@ -11,6 +11,7 @@ import shlex
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from synth_pipeline import store
 from synth_pipeline.config import content_hash
@@ -249,6 +250,14 @@ def validate(run: Run, config: RunConfig, *, workers: int | str = 1) -> Path:
 # --- export ----------------------------------------------------------------------------------------------------------
 
 
+def exportable(run: Run, config: RunConfig, *, allow_failed: bool = False) -> tuple[store.Store, dict[str, Any]]:
+    """The store of a run and its scorecard, if they may be exported; arguments and errors as of `export`."""
+    target, path = filled_store(run, config), run.folder("validation") / CARD
+    if config.export.minari_id is not None:
+        free_id(run.folder("export"), config.export.minari_id)
+    return target, require_passed(path, target.digest(), str(run.directory), allow_failed=allow_failed)
+
+
 def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
     """Write the augmented dataset: Minari (real episodes and one-step samples), flat HDF5 (all rows), card.
 
@@ -264,11 +273,8 @@ def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
         GateError: When the store failed the gate, or was not validated as it is now.
         BusyError: When another process is working on the run.
     """
-    target = filled_store(run, config)
-    path = run.folder("validation") / CARD
-    card = require_passed(path, target.digest(), str(run.directory), allow_failed=allow_failed)
-    source = source_of(config)
-    folder = run.folder("export")
+    target, card = exportable(run, config, allow_failed=allow_failed)
+    source, folder = source_of(config), run.folder("export")
     key = content_hash(target.digest(), source.fingerprint(), config.export, card["verdict"])
     if record := written(run, key):
         say("export", f"nothing to do: {record['minari_id']} was written from this store")

@@ -248,7 +248,12 @@ def held_out_episodes(split: SplitData) -> int:
 
 
 def planned(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted = lambda cell: True) -> str:
-    """The bill in words."""
+    """The bill in words.
+
+    Raises:
+        ConfigError: When agents cannot be judged, because no environment of the dataset is known.
+    """
+    _acted_in(source_of(study).load())
     found: Bill = bill(study, folder, workers=workers, only=only)
     left, every = found.cells
     arms = ", ".join(f"{count} x {name}" for name, count in found.arms.items())

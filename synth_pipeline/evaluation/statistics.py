@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, stdtrit
 
-from synth_pipeline.errors import ConfigError, SourceError, SynthPipelineError
+from synth_pipeline.errors import SourceError, SynthPipelineError
 from synth_pipeline.seeding import Stage, stream
 
 Floats = npt.NDArray[np.float64]
@@ -205,22 +205,6 @@ class Difference:
         if self.low is None or self.high is None:
             return None
         return "better" if self.low > 0 else "worse" if self.high < 0 else "undecided"
-
-    def non_inferior(self, margin: float) -> bool | None:
-        """Whether ours is worse by less than `margin` at most: the interval's lower end is above -margin.
-
-        Args:
-            margin: What may be lost, >= 0, in units of the score; chosen before the runs.
-
-        Returns:
-            None without an interval.
-
-        Raises:
-            ConfigError: For a margin below 0.
-        """
-        if not margin >= 0:
-            raise ConfigError("a margin of non-inferiority is what may be lost", found=margin, accepted="0 or more")
-        return None if self.low is None else self.low > -margin
 
     def plain(self) -> dict[str, Any]:
         """Plain JSON, with the verdict."""

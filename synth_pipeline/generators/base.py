@@ -77,7 +77,11 @@ class Generator(Protocol):
         ...
 
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        """Inverse of `state`."""
+        """Inverse of `state`.
+
+        Raises:
+            CheckpointError, KeyError, TypeError or RuntimeError: When something is missing or of another shape.
+        """
         ...
 
 
@@ -282,8 +286,9 @@ def load(directory: Path) -> tuple[Generator, dict[str, Any]]:
     except (KeyError, TypeError, RuntimeError) as error:  # RuntimeError: torch, for weights of another shape
         raise CheckpointError(
             f"'{directory}' does not hold a complete '{generator.kind}'",
-            found=str(error).splitlines()[0],
-            fix="delete the model folder and train again",
+            found=f"nothing called {error}" if isinstance(error, KeyError) else str(error).splitlines()[0],
+            accepted="a model that this version saved",
+            fix=f"train it again in another run directory, or delete '{directory}'",
         ) from error
     return generator, extra
 
@@ -312,7 +317,7 @@ def build(settings: Mapping[str, Any]) -> Generator:
     """
     kind: type[Generator] = GENERATORS.load(str(settings.get("kind", "")))
     rest = {name: value for name, value in settings.items() if name != "kind"}
-    return kind(kind.settings.parse(rest, where=f"generator '{settings['kind']}'"))
+    return kind(kind.settings.parse(rest, where=f"generator '{settings['kind']}'", prefix="generator."))
 
 
 def source_columns(data: Dataset) -> dict[str, Array]:

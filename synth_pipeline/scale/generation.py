@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from synth_pipeline import sources, store
-from synth_pipeline.config import content_hash
+from synth_pipeline.config import content_hash, flat
 from synth_pipeline.data.containers import Integers, Transitions, concatenate
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import CheckpointError, ConfigError, StoreError, TaskError
@@ -85,15 +85,17 @@ def require_model(model: Path, config: RunConfig, data_key: str | None = None) -
     """
     facts, wanted = fitted_facts(model, config), made_from(config)
     found = facts.made_from
-    differences = [f"{key} {found.get(key)} -> {value}" for key, value in wanted.items() if found.get(key) != value]
+    before, now = flat(found), flat(wanted)
+    keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
+    differences = [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys]
     if not differences and data_key not in (None, facts.key):
         differences = [f"the rows of {config.dataset} are not those that it was fitted on"]
     if differences:
         raise ConfigError(
             f"the generator in '{model}' was fitted on other data or with other settings",
-            found="; ".join(differences[:4]),
-            accepted="the same data and settings as before",
-            fix="choose another run directory with -o, or delete this one",
+            found="; ".join([*differences[:4], *([f"{len(differences) - 4} more"] if len(differences) > 4 else [])]),
+            accepted="the same data and settings as before, also where defaults of another version were other ones",
+            fix="say it as it was (config.yaml or --set), or train anew in another run directory",
         )
 
 

@@ -4,7 +4,7 @@ A new generator needs one line in `GENERATORS` and one class here:
 
     class TestMine(GeneratorTests):
         kind = "mine"
-        quick = {"gradient_steps": 100}     # settings under which it fits in a second
+        quick = {"gradient_steps": 100}  # noqa: RUF012 (settings under which it fits in a second)
 
 It is fitted on three small datasets: `mixed` (episodes without environment; a class, a flag and a constant beside the
 usual columns), `rows` (no episodes, discrete actions) and `hopper` (an environment that knows its terminations).
@@ -167,7 +167,7 @@ class GeneratorTests:
         known = list(GENERATORS.load(self.kind).settings.model_fields) or ["x"]
         with pytest.raises(ConfigError, match=f"unknown key '{known[0]}z'") as caught:
             build({"kind": self.kind, f"{known[0]}z": 1})
-        assert known == ["x"] or caught.value.fix == f"did you mean '{known[0]}'?"
+        assert known == ["x"] or caught.value.fix == f"did you mean 'generator.{known[0]}'?"
 
     # Same address, same bytes
 
@@ -349,6 +349,15 @@ class GeneratorTests:
         json.dumps(values, allow_nan=False)
         assert all(isinstance(array, np.ndarray) and array.dtype != object for array in arrays.values())
 
+    def refuses_what_is_incomplete(self, generator):
+        """What `load` turns into a sentence; what is not there must not be taken for what is not needed."""
+        values, arrays = generator.state()
+        parts = [(values, {n: a for n, a in arrays.items() if n != missing}) for missing in arrays]
+        parts += [({n: v for n, v in values.items() if n != missing}, arrays) for missing in values]
+        for less in parts:
+            with pytest.raises((CheckpointError, KeyError, TypeError, RuntimeError)):
+                build({"kind": self.kind, **self.quick}).restore(*less)
+
     def test_a_damaged_model_is_refused(self, case, tmp_path):
         from safetensors.numpy import load_file, save_file
 
@@ -366,6 +375,7 @@ class GeneratorTests:
         with pytest.raises(CheckpointError, match="damaged"):
             load(folder)
         (folder / "arrays.safetensors").write_bytes(whole)
+        self.refuses_what_is_incomplete(case.generator)
         state = read_json(folder / "state.json")
         write_json(folder / "state.json", {"values": {}, "extra": {}})
         with pytest.raises(CheckpointError, match="train again"):

@@ -72,7 +72,7 @@ TYPED = {
         2,
         "Config",
         "'shrinkag'",
-        "'shrinkage'",
+        "'generator.shrinkage'",
     ),
     "no value": (["run", "smoke", "--set", "seed"], 2, "Config", "key=value", "--set seed=1"),
     "text where a number belongs": (["run", "smoke", "--set", "seed=many"], 2, "Config", "'seed'", "seed=VALUE"),

@@ -90,7 +90,7 @@ def test_fewer_than_five_runs_are_points_with_a_reason():
     assert found.why == "4 runs of 'a'; an interval needs 5"
     assert estimate({**runs(*range(9)), **runs(1, 2, task="b")}).why.startswith("2 runs of 'b'")
     difference = paired_difference(runs(2.0, 3.0), runs(1.0, 1.0))
-    assert (difference.value, difference.low, difference.verdict, difference.non_inferior(9)) == (1.5, None, None, None)
+    assert (difference.value, difference.low, difference.verdict) == (1.5, None, None)
     assert probability_of_improvement(runs(2.0, 3.0), runs(1.0, 1.0)).why is not None
 
 
@@ -185,15 +185,6 @@ def test_every_task_weighs_the_same():
 def test_the_sign_test_is_exact(split):
     expected = scipy.stats.binomtest(split[0], sum(split)).pvalue if sum(split) else 1.0
     assert sign_test(*split) == pytest.approx(expected)
-
-
-def test_non_inferiority_is_read_off_the_lower_end():
-    found = paired_difference(runs(-1.0, 0.5, -0.5, 1.0, -0.5, 0.0, -0.2), runs(*[0.0] * 7))
-    assert found.verdict == "undecided"
-    assert found.non_inferior(-found.low + 0.01)
-    assert not found.non_inferior(-found.low - 0.01)
-    with pytest.raises(ConfigError, match="what may be lost"):
-        found.non_inferior(-0.1)
 
 
 def test_the_probability_of_improvement_by_hand_and_as_a_rank_statistic():
