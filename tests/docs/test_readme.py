@@ -7,7 +7,8 @@ Every fenced block is marked by its language or by a comment on the line before:
 - any other block fails the test.
 
 The blocks are one shell: what one of them sets (`source .venv/bin/activate`) the next ones have, and nothing else puts
-`synthpipe` on the PATH. So that it takes seconds, commands are changed before they are run (`SUBSTITUTIONS`):
+`synthpipe` on the PATH. So that it takes seconds, lines of nothing but `synthpipe` commands are called in this process,
+once the shell would find the installed program, and commands are changed before they are run (`SUBSTITUTIONS`):
 targets of the Makefile are only looked up (`make -n`; what `make run` runs is planned, and other tests run the smoke
 preset), datasets with a simulator are collected with few rows, SynthER is trained for few steps, no more than
 `MAX_ROWS` rows are generated, they are judged by the table contract alone, without pictures and Data Docs, and
@@ -15,8 +16,11 @@ audits, comparisons and trainings of agents are only planned.
 """
 
 import re
+import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import command_line
@@ -46,6 +50,8 @@ SUBSTITUTIONS = (
     (rf"\bsynthpipe evaluate --dataset {SIMULATED}", r"\g<0> --set collect.rows=600"),
     (r"\bsynthpipe (?:audit|compare|evaluate|advise) [^#&\n]*[^#&\s]", r"\g<0> --dry-run"),
 )
+OURS = r"synthpipe\s[^#&|;<>$`\\\n]*"  # no word of which means anything to a shell but its quotes
+ONLY_OURS = re.compile(rf"{OURS}(?:&& {OURS})*(?:#.*)?")
 
 
 @dataclass(frozen=True)
@@ -92,20 +98,57 @@ def test_every_block_runs_or_says_why_not():
     assert sum(block.action != "skip" for block in README) >= 3
 
 
+def pieces(script):
+    """Runs of lines, in order: (True, lines of nothing but `synthpipe` commands) or (False, lines for bash)."""
+    by_kind = groupby(script.splitlines(), key=lambda line: ONLY_OURS.fullmatch(line) is not None)
+    return [(ours, list(lines)) for ours, lines in by_kind]
+
+
+def commands(line):
+    """The words of each command of a line, without the program's name."""
+    return [shlex.split(command)[1:] for command in line.partition("#")[0].split("&&")]
+
+
+class Newcomer:
+    """Types the blocks into one shell, which starts with nothing activated."""
+
+    def __init__(self, folder, monkeypatch, capsys):
+        self._monkeypatch, self._variables = monkeypatch, folder / "variables"
+        self._synthpipe = command_line.Shell(folder, monkeypatch, capsys)
+        self._keep(command_line.environment(folder, active=False))
+
+    def type(self, block):
+        self._where = f"README.md, line {block.line}"
+        for ours, lines in pieces(shortened(block.text)):
+            if ours:
+                self._call(lines)
+            else:
+                self._bash("\n".join(lines))
+
+    def _bash(self, script):
+        command = ["bash", "-euo", "pipefail", "-c", f"{script}\nenv -0 > '{self._variables}'"]
+        ended = subprocess.run(command, env=self._kept, capture_output=True, text=True, timeout=300)
+        assert ended.returncode == 0, f"{self._where}:\n{script}\n{ended.stdout}\n{ended.stderr}"
+        self._keep(dict(line.split("=", 1) for line in self._variables.read_text().split("\0") if line))
+
+    def _call(self, lines):
+        assert shutil.which("synthpipe", path=self._kept["PATH"]) == command_line.SYNTHPIPE
+        for words in (words for line in lines for words in commands(line)):
+            answer = self._synthpipe(*words)
+            assert answer.code == 0, f"{self._where}:\n{shlex.join(words)}\n{answer.out}\n{answer.err}"
+
+    def _keep(self, variables):
+        self._kept = variables
+        for name, value in variables.items():
+            self._monkeypatch.setenv(name, value)
+
+
 @pytest.mark.slow
-def test_the_blocks_run_in_order(tmp_path, monkeypatch):
-    kept = command_line.environment(tmp_path, active=False)
-    for name, value in kept.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    names, variables = {"__name__": "__main__"}, tmp_path / "variables"
+def test_the_blocks_run_in_order(tmp_path, monkeypatch, capsys):
+    newcomer, names = Newcomer(tmp_path, monkeypatch, capsys), {"__name__": "__main__"}
     for block in README:
         if block.action == "bash":
-            script = shortened(block.text)
-            command = ["bash", "-euo", "pipefail", "-c", f"{script}\nenv -0 > '{variables}'"]
-            ended = subprocess.run(command, env=kept, capture_output=True, text=True, timeout=300)
-            assert ended.returncode == 0, f"README.md, line {block.line}:\n{script}\n{ended.stdout}\n{ended.stderr}"
-            kept = dict(line.split("=", 1) for line in variables.read_text().split("\0") if line)
+            newcomer.type(block)
         elif block.action == "python":
             exec(compile("\n" * block.line + block.text, str(ROOT / "README.md"), "exec"), names)
 
@@ -162,3 +205,13 @@ def test_what_is_neither_run_nor_marked_is_found():
 )
 def test_commands_are_shortened(written, run):
     assert shortened(written) == run
+
+
+def test_only_lines_of_nothing_but_our_commands_are_called_here():
+    script = "cd a\nsource b\nsynthpipe c 'd e' -n 1  # f && g, 'h\nsynthpipe h && synthpipe i\nsynthpipe j | head\n"
+    bash, ours, rest = pieces(script)
+    assert bash == (False, ["cd a", "source b"])
+    assert [commands(line) for line in ours[1]] == [[["c", "d e", "-n", "1"]], [["h"], ["i"]]]
+    assert rest == (False, ["synthpipe j | head"])
+    for other in ("synthpipe a > b", "synthpipe $a", "synthpipe a && rm b", "synthpipe a \\", "synthpipe a &", "make"):
+        assert [ours for ours, _ in pieces(other)] == [False]

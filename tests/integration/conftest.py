@@ -4,6 +4,7 @@ import fcntl
 import json
 import shutil
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import command_line
@@ -22,8 +23,8 @@ class Finished:
         return self.folder / "runs" / "smoke"
 
 
-def finished(tmp_path_factory, worker_id, name, *command):
-    """A run made by the first test process that needs it, and shared by all of them."""
+def finished(tmp_path_factory, worker_id, name, *command, data=None):
+    """A run made by the first test process that needs it, from a copy of `data`, and shared by all of them."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
     folder, said = shared / name / "a path with spaces", shared / f"{name}-said.json"
@@ -31,20 +32,28 @@ def finished(tmp_path_factory, worker_id, name, *command):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not said.exists():
             folder.mkdir(parents=True)
+            if data is not None:
+                shutil.copytree(data, folder / "data")
             said.write_text(json.dumps(asdict(command_line.run(*command, folder=folder))))
     return Finished(folder, command_line.Answer(**json.loads(said.read_text())))
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory, worker_id):
-    """The preset as it is."""
-    return finished(tmp_path_factory, worker_id, "smoke", "run", "smoke")
+def once(tmp_path_factory, worker_id):
+    """Make a run that the tests share: once(name, command...)."""
+    return partial(finished, tmp_path_factory, worker_id)
 
 
 @pytest.fixture(scope="session")
-def control(tmp_path_factory, worker_id):
+def smoke(once):
+    """The preset as it is."""
+    return once("smoke", "run", "smoke")
+
+
+@pytest.fixture(scope="session")
+def control(once):
     """The preset with a control generator, for what does not depend on the generator and runs again and again."""
-    return finished(tmp_path_factory, worker_id, "control", *command_line.CONTROL)
+    return once("control", *command_line.CONTROL)
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """SynthER as a user runs it: trained, killed, resumed, aimed; one digest for any number of workers."""
 
-import os
 import shutil
-import signal
-import time
 
 import command_line
 import numpy as np
@@ -26,23 +23,21 @@ SETTINGS = (
     "generator.condition=reward",
     "generate.rows_per_shard=16384",
 )
-TRAIN = ["train", "toy-linear-gaussian/random", "--rows", "1500", "-g", "synther"]
+TRAIN = ["train", "toy-linear-gaussian/random", "--rows", "4000", "-g", "synther", "-o", "runs/smoke"]
 TRAIN += [part for setting in SETTINGS for part in ("--set", setting)]
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("synther")
-    assert command_line.run("collect", "toy-linear-gaussian/random", "--rows", "1500", folder=folder).code == 0
-    said = command_line.run(*TRAIN, "-o", "run", folder=folder)
-    assert said.code == 0, said.err
-    return folder, said
+def fitted(smoke, once):
+    """On the data that the smoke run collected."""
+    trained = once("synther", *TRAIN, data=smoke.folder / "data")
+    assert trained.said.code == 0, trained.said.err
+    return trained
 
 
 def test_training_says_what_it_decided_and_leaves_no_state_behind(fitted):
-    folder, said = fitted
-    assert "dynamics: what is left looks like model error, so the mean is taken" in said.out
-    assert sorted(path.name for path in (folder / "run" / "model").iterdir()) == ["generator", "metrics.jsonl"]
+    assert "dynamics: what is left looks like model error, so the mean is taken" in fitted.said.out
+    assert sorted(path.name for path in (fitted.run / "model").iterdir()) == ["generator", "metrics.jsonl"]
 
 
 @pytest.mark.slow
@@ -50,7 +45,7 @@ def test_one_and_two_workers_write_one_digest(fitted, shell, tmp_path):
     digests = []
     for workers in ("1", "2"):
         run = tmp_path / f"run{workers}"
-        shutil.copytree(fitted[0] / "run", run)
+        shutil.copytree(fitted.run, run)
         said = shell("generate", str(run), "-n", "40000", "--workers", workers)
         assert said.code == 0, said.err
         assert "6 network calls a row" in said.out
@@ -62,7 +57,7 @@ def test_one_and_two_workers_write_one_digest(fitted, shell, tmp_path):
 def test_rows_are_aimed_and_carry_the_weights_that_undo_it(fitted, shell, tmp_path):
     runs = [tmp_path / name for name in ("free", "aimed")]
     for run, aim in zip(runs, ([], ["--where", "reward"]), strict=True):
-        shutil.copytree(fitted[0] / "run", run)
+        shutil.copytree(fitted.run, run)
         said = shell("generate", str(run), "-n", "16384", *aim)
         assert said.code == 0, said.err
     free, aimed = (store.open(run / "store").read_all() for run in runs)
@@ -77,7 +72,7 @@ def test_rows_are_aimed_and_carry_the_weights_that_undo_it(fitted, shell, tmp_pa
 
 @pytest.mark.parametrize("where", ["near_terminal", "rewrad"])
 def test_an_aim_that_was_not_learned_is_refused(fitted, shell, tmp_path, where):
-    shutil.copytree(fitted[0] / "run", tmp_path / "run")
+    shutil.copytree(fitted.run, tmp_path / "run")
     said = shell("generate", str(tmp_path / "run"), "--where", where)
     assert said.code == 2
     assert where in said.err
@@ -87,17 +82,10 @@ def test_an_aim_that_was_not_learned_is_refused(fitted, shell, tmp_path, where):
 @pytest.mark.slow
 def test_a_training_that_is_killed_goes_on_to_the_same_model(fitted, tmp_path):
     """Killed where the state of each training has been written for the first time."""
-    folder, _ = fitted
-    for name in ("dynamics", "rewards", "rows"):
-        process = command_line.start(*TRAIN, "-o", tmp_path / "run", folder=folder)
-        state = tmp_path / "run" / "model" / f"training-{name}.safetensors"
-        deadline = time.monotonic() + 120
-        while not state.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert state.exists()
-    said = command_line.run(*TRAIN, "-o", tmp_path / "run", folder=folder)
+    shutil.copytree(fitted.folder / "data", tmp_path / "data")
+    states = [f"runs/smoke/model/training-{name}.safetensors" for name in ("dynamics", "rewards", "rows")]
+    said = command_line.run_killed_at(states, *TRAIN, folder=tmp_path)
     assert said.code == 0, said.err
-    ours, theirs = (read_json(run / "model" / "generator" / "state.json") for run in (tmp_path / "run", folder / "run"))
+    assert "3 attempts were killed\n" in said.out
+    ours, theirs = (read_json(made / "runs/smoke/model/generator/state.json") for made in (tmp_path, fitted.folder))
     assert ours["arrays"] == theirs["arrays"]

@@ -1,6 +1,7 @@
 """The command line as a newcomer meets it: installed, in a process of its own, or called in this one."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 SYNTHPIPE = str(Path(sys.executable).with_name("synthpipe"))
+ATTEMPTS = str(Path(__file__).with_name("attempts.py"))
 SMALL = ("--set", "collect.rows=600", "--set", "generate.rows=500", "--set", "export.one_step=20")
 CONTROL = ("run", "smoke")
 for setting in ("generator.kind=copula", "validation.pictures=false", "evaluation.in_run=false"):
@@ -58,6 +60,11 @@ def run(*command, folder, program=(SYNTHPIPE,), active=True):
         timeout=400,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def run_killed_at(moments, *command, folder):
+    """Killed at each of these moments (see `attempts`) and typed again, until it is left to run to the end."""
+    return run(json.dumps(moments), *command, folder=folder, program=(sys.executable, ATTEMPTS))
 
 
 def start(*command, folder, program=(SYNTHPIPE,)):
