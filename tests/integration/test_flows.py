@@ -28,7 +28,7 @@ IMPOSSIBLE = {"name": "impossible", "rules": [{"metric": "marginals.mean", "at_l
 
 @pytest.fixture(scope="session")
 def server():
-    """Ten seconds to start, so all tests share it."""
+    """Ten seconds to start, so all tests share it, and none is marked slow, which would take it to another process."""
     with prefect_test_harness(server_startup_timeout=120):
         yield
 
@@ -168,7 +168,6 @@ def test_agents_are_trained_as_they_are_asked_for(here, monkeypatch):
     assert read_rows(artifacts(state)["runs-a-utility"]) == [{"agent": "iql", "score": 1.0}]
 
 
-@pytest.mark.slow
 def test_a_benchmark_has_a_leaderboard_and_goes_on_when_a_generator_fails(here, monkeypatch):
     real = stages.train
 

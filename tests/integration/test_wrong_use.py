@@ -299,6 +299,7 @@ def typed(shell, fix):
 
 def test_the_stages_in_the_wrong_order_lead_to_the_right_one(shell, tmp_path):
     train = ["train", DATASET, "--rows", "600", "-g", "copula", "-o", "first"]
+    train += ["--set", "validation.expectations=false", "--set", "validation.pictures=false"]
     error = refused(shell(*train), 3, "Source", "has not been collected", "synthpipe collect")
     assert not (tmp_path / "first").exists()
     assert typed(shell, error["fix"]).code == 0
@@ -462,7 +463,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_the_disk_fills_up_under_way(control, tmp_path):
+def test_the_disk_fills_up_under_way(control, shell, tmp_path):
     """A limit on the size of files, which workers inherit, stands for the full disk; lifted, the same command ends."""
     program = tmp_path / "limited.py"
     program.write_text(LIMITED)
@@ -472,7 +473,7 @@ def test_the_disk_fills_up_under_way(control, tmp_path):
     left = [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and path.stat().st_size >= 30_000]
     assert left == []
     assert not list((tmp_path / "runs").rglob("*.partial"))
-    assert command_line.run(*command_line.CONTROL, folder=tmp_path).code == 0
+    assert shell(*command_line.CONTROL).code == 0
     assert store.open(tmp_path / RUN / "store").digest() == store.open(control.run / "store").digest()
 
 

@@ -85,7 +85,7 @@ def test_rules_that_could_not_be_decided_did_not_pass(real, tmp_path):
     rules = [*SUITE.plain()["rules"], {"metric": "oracle.mean", "at_most": 1, "optional": True}]
     suite = Suite.parse({"name": "open", "rules": rules})
     file = saved(tmp_path / "theirs.npz", toy_data.toy_dataset(seed=1).transitions())
-    verdict = judge_file(file, Against(real, suite, **QUICK), tmp_path / "audit")
+    verdict = judge_file(file, Against(real, suite, **QUICK, pictures=False), tmp_path / "audit")
     assert outcome(verdict) == "PASS 1/1 rules, 1 not decidable,"
     text = write_page(tmp_path / "audit", "Open", fix="none").read_text()
     assert "all 1 rule of the suite 'open' that could be decided (1 could not)" in text
@@ -139,8 +139,7 @@ def test_one_real_episode_is_enough_to_judge_marginals(tmp_path):
     one = toy_data.toy_dataset(lengths=(60,))
     file = saved(tmp_path / "theirs.npz", toy_data.toy_dataset(seed=1).transitions())
     assert isinstance(Dataset(one.spec, one.episodes), Dataset)
-    judge_file(
-        file, Against(one, SUITE, splits=3, expectations=False), tmp_path / "audit"
-    )  # no two halves: no learned oracle, no floors
+    against = Against(one, SUITE, splits=3, expectations=False, pictures=False)
+    judge_file(file, against, tmp_path / "audit")  # no two halves: no learned oracle, no floors
     card = read_json(tmp_path / "audit" / "scorecard.json")
     assert all(m["floor"] is None for m in card["measurements"])

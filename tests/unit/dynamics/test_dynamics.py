@@ -81,7 +81,7 @@ def test_members_agree_on_the_data_and_not_far_from_it(ensemble):
 
 
 def test_it_learns_where_the_noise_is():
-    found = fitted(roll("toy-heteroscedastic", episodes=100, steps=60), 900)
+    found = fitted(roll("toy-heteroscedastic", episodes=100, steps=60), 400)
     toy, states = envs.make("toy-heteroscedastic"), np.linspace(-0.8, 0.8, 33)[:, None] * np.ones(2)
     std = found.predict(states, np.zeros((33, 1))).std[:, :2]
     assert np.corrcoef(std.ravel(), toy.deviation(states).ravel())[0, 1] > 0.8
@@ -134,7 +134,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(data, tmp_path, monkeypatch
 
 def test_the_floor_is_the_noise_over_the_variance_of_the_step(data):
     """Nothing predicts below the noise: mean_d Var(noise_d) / Var(s'_d - s_d)."""
-    found = learned_floor(data, 0, config=config(900))
+    found = learned_floor(data, 0, config=config(400))
     toy, rows = envs.make("toy-linear-gaussian"), data.transitions()
     moved = (rows["next_observations"] - rows["observations"]).astype(float)
     noise = float(np.mean(np.diag(toy.L @ toy.L.T) / moved.var(axis=0)))

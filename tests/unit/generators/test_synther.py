@@ -42,6 +42,32 @@ def nearness(rows):
     return -np.sum(rows["observations"].astype(float) ** 2, axis=1)
 
 
+def varied(synther, **settings):
+    """The same model under other settings of how it is drawn from."""
+    other = SynthER(synther.config.replace(**settings))
+    other.restore(*synther.state())
+    return other
+
+
+def unlimited(synther):
+    """The same model, which keeps whatever it draws first."""
+    return varied(synther, familiar=1.0, supported=1.0)
+
+
+@pytest.fixture(scope="module")
+def choosy():
+    """Trained longer; it has a limit that half of the unseen real rows are beyond, and planes that cover a fifth."""
+    data = Dataset(toy_dataset().spec, random_episodes([40] * 20, seed=1))
+    return data, fitted(data, familiar=0.5, supported=0.2, trainer=LONGER)
+
+
+@pytest.fixture(scope="module")
+def aimable():
+    """Trained longer, on rows and their rewards."""
+    data = Dataset(toy_dataset().spec, random_episodes([40] * 40, seed=1))
+    return data, fitted(data, condition="reward", condition_dropout=0.3, familiar=0.8, trainer=LONGER)
+
+
 def calls_of(synther):
     counted = []
     synther._diffusion._model.register_forward_hook(lambda *_: counted.append(1))
@@ -119,7 +145,7 @@ def test_values_at_a_bound_are_spread_to_learn_and_come_back():
     assert len(np.unique(spread[x >= high])) > 50
     drawn = draw(synther, rows=2000)["actions"][:, 0]
     assert (drawn == 1.0).mean() == pytest.approx(0.5, abs=0.12)
-    assert (draw(fitted(data, trainer=LONGER, spread_bounds=False), rows=2000)["actions"] <= 1).all()
+    assert (draw(fitted(data, spread_bounds=False), rows=2000)["actions"] <= 1).all()
 
 
 def test_a_change_is_no_state_and_has_none_of_its_bounds():
@@ -156,7 +182,8 @@ def test_with_few_episodes_every_member_of_the_ensemble_learns(episodes):
     absent = absent_member(groups, 3)
     assert [bool((absent != member).mean() > 0.8) for member in range(3)] == [True] * 3
     assert len(np.unique(absent)) == 4
-    synther = fitted(data, dynamics={**MEAN, "regressor": {**MEAN["regressor"], "trainer": LONGER}})
+    longer = {**LONGER, "gradient_steps": 300}
+    synther = fitted(data, dynamics={**MEAN, "regressor": {**MEAN["regressor"], "trainer": longer}})
     rows = data.transitions()
     change = (rows["next_observations"] - rows["observations"]).astype(np.float64)
     errors = synther._next._mean.errors(synther._layout.pack(rows.columns), change)
@@ -173,28 +200,20 @@ def test_with_ten_episodes_they_are_the_groups():
 def test_an_ensemble_that_knows_its_rows_by_heart_says_so():
     """Noise in few rows: members have learned it, so it is not shared; "looks like model error" would be a guess."""
     data = roll("toy-bimodal-slip", episodes=10, steps=15)
-    longer = {**MEAN["regressor"], "width": 64, "trainer": {**LONGER, "gradient_steps": 2000, "learning_rate": 1e-3}}
+    longer = {**MEAN["regressor"], "width": 64, "trainer": {**LONGER, "gradient_steps": 1000, "learning_rate": 2e-3}}
     synther = fitted(data, dynamics={"residual": "auto", "regressor": longer})
     assert not synther._next.noisy.any()
     assert any("not decidable" in note and note.startswith("dynamics: 2 of 2") for note in synther.notes())
-
-
-def unlimited(synther):
-    """The same model, which keeps whatever it draws first."""
-    free = SynthER(synther.config.replace(familiar=1.0, supported=1.0))
-    free.restore(*synther.state())
-    return free
 
 
 def strangeness(synther, rows):
     return synther._next.predict(synther._layout.pack(rows.columns)).disagreement
 
 
-def test_rows_whose_outcome_the_ensemble_cannot_tell_are_drawn_again():
+def test_rows_whose_outcome_the_ensemble_cannot_tell_are_drawn_again(choosy):
     """Half of the unseen real rows set the limit, so that about half of the first draws are beyond it; few stay."""
-    data = Dataset(toy_dataset().spec, random_episodes([40] * 20, seed=1))
-    strict = fitted(data, familiar=0.5, supported=1.0, trainer=LONGER)
-    free = unlimited(strict)
+    data, model = choosy
+    strict, free = varied(model, supported=1.0), unlimited(model)
     unseen = absent_member(_groups(data, 3), MEAN["regressor"]["members"]) != SEEN_BY_ALL
     assert np.mean(strangeness(strict, data.transitions())[unseen] <= strict._limit) == pytest.approx(0.5, abs=0.01)
     assert np.mean(strangeness(free, draw(free, 2000)) > strict._limit) > 0.3
@@ -208,9 +227,8 @@ def test_what_follows_a_row_that_was_drawn_again_is_its_own():
     assert np.allclose(drawn["next_observations"], synther.expected(drawn)["next_observations"], atol=1e-5)
 
 
-def test_rows_drawn_again_keep_the_level_they_were_aimed_at():
-    data = Dataset(toy_dataset().spec, random_episodes([40] * 40, seed=1))
-    strict = fitted(data, condition="reward", familiar=0.8, trainer=LONGER)
+def test_rows_drawn_again_keep_the_level_they_were_aimed_at(aimable):
+    data, strict = aimable
     free = unlimited(strict)
     top = np.quantile(nearness(data.transitions()), 0.9)
     aim = Aim(where="reward", share=1.0, top=0.1)
@@ -218,10 +236,8 @@ def test_rows_drawn_again_keep_the_level_they_were_aimed_at():
     assert of_strict > 0.8 * of_free
 
 
-def test_rows_beside_all_real_ones_in_some_plane_are_drawn_again():
-    data = Dataset(toy_dataset().spec, random_episodes([40] * 20, seed=1))
-    strict = fitted(data, familiar=1.0, supported=0.2, trainer=LONGER)
-    free = unlimited(strict)
+def test_rows_beside_all_real_ones_in_some_plane_are_drawn_again(choosy):
+    strict, free = varied(choosy[1], familiar=1.0), unlimited(choosy[1])
     rows = [strict._layout.pack(draw(model, 2000).columns) for model in (free, strict)]
     outside = [1 - strict._support.covers(x).mean() for x in rows]
     assert outside[0] > 0.05
@@ -247,9 +263,8 @@ def test_limit_and_support_are_saved_with_the_model():
     assert np.array_equal(draw(other)["rewards"], draw(model)["rewards"])
 
 
-def test_an_aim_moves_the_rows_and_weights_bring_them_back():
-    data = Dataset(toy_dataset().spec, random_episodes([40] * 40, seed=1))
-    synther = fitted(data, condition="reward", trainer=LONGER)
+def test_an_aim_moves_the_rows_and_weights_bring_them_back(aimable):
+    data, synther = aimable
     free, aimed, half = (
         draw(synther.aimed(aim), rows=3000)
         for aim in (Aim(), Aim(where="reward", share=1.0, top=0.1), Aim(where="reward", share=0.5, top=0.1))
@@ -262,9 +277,8 @@ def test_an_aim_moves_the_rows_and_weights_bring_them_back():
     assert abs(undone - nearness(free).mean()) < 0.5 * apart
 
 
-def test_guidance_exaggerates_the_aim():
-    data = Dataset(toy_dataset().spec, random_episodes([40] * 40, seed=1))
-    synther = fitted(data, condition="reward", condition_dropout=0.3, trainer=LONGER)
+def test_guidance_exaggerates_the_aim(aimable):
+    _, synther = aimable
     plain, guided = (
         nearness(draw(synther.aimed(Aim(where="reward", share=1.0, guidance=w)), rows=2000)).mean() for w in (1.0, 2.0)
     )
