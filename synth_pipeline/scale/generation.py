@@ -86,7 +86,9 @@ def require_model(model: Path, config: RunConfig, data_key: str | None = None) -
     facts, wanted = fitted_facts(model, config), made_from(config)
     found = facts.made_from
     before, now = flat(found), flat(wanted)
-    keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
+    keys = [key for key in dict.fromkeys([*now, *before]) if before.get(key) != now.get(key)]
+    if "generator.kind" in keys:  # then all of its settings are others
+        keys = [key for key in keys if key == "generator.kind" or not key.startswith("generator.")]
     differences = [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys]
     if not differences and data_key not in (None, facts.key):
         differences = [f"the rows of {config.dataset} are not those that it was fitted on"]

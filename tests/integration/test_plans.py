@@ -80,6 +80,6 @@ def test_a_generator_of_other_settings_is_named_leaf_by_leaf(files, shell):
     changed = ("--set", "generator.trainer.gradient_steps=7", "--set", "generator.trainer.batch_size=8")
     found = shell("generate", "runs/smoke", "-n", "9000", *changed)
     assert found.error()["found"].split("; ") == [
-        "generator.trainer.batch_size 128 -> 8",
         "generator.trainer.gradient_steps 200 -> 7",
+        "generator.trainer.batch_size 128 -> 8",
     ]
