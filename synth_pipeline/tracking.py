@@ -27,6 +27,7 @@ console = Console(highlight=False, soft_wrap=True)
 PLAIN_INTERVAL_S = 10.0
 BAR_INTERVAL_S = 0.1
 RECENT_S = 30.0  # the speed that is shown, and that the rest is expected to take
+RECENT_MARKS = 16  # at least: shards of several workers end in bursts, and a line comes with the first of one
 QUIET_S = 3.0  # a part of a phase that takes less is not worth a line
 BACKENDS = ("jsonl", "tensorboard")
 
@@ -124,7 +125,7 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Units per second of the last `RECENT_S` seconds."""
+        """Units per second of the last `RECENT_S` seconds, or `RECENT_MARKS` advances where these take longer."""
         (begin, before), (end, after) = self._marks[0], self._marks[-1]
         return (after - before) / max(end - begin, 1e-9)
 
@@ -134,7 +135,7 @@ class Progress:
         self._note = note or self._note
         now = time.monotonic()
         self._marks.append((now, self._count))
-        while len(self._marks) > 2 and self._marks[1][0] <= now - RECENT_S:
+        while len(self._marks) > RECENT_MARKS and self._marks[1][0] <= now - RECENT_S:
             self._marks.popleft()
         if self._bar is not None and (now - self._last_bar >= BAR_INTERVAL_S or self._count >= self.total):
             self._last_bar = now

@@ -93,6 +93,7 @@ class Perceptrons(nn.Module):
         super().__init__()
         self.members: int = members
         self._form = Form(sizes, members, normalize=normalize)
+        self._made: dict[int | None, list[Layer]] = {}
         self.vector = nn.Parameter(torch.zeros(self._form.parameters))
         with torch.no_grad():
             for layer in self.layers:
@@ -108,6 +109,17 @@ class Perceptrons(nn.Module):
         """The parameters, layer by layer."""
         return self._form.layers(self.vector)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the views: a copy has its own."""
+        return {**self.__dict__, "_made": {}}
+
+    def _views(self, first: int | None) -> list[Layer]:
+        """`layers` of the first members, without gradients: made once, as long as the vector lies where it lay."""
+        found = self._made.get(first)
+        if found is None or found[0].weight.data_ptr() != self.vector.data_ptr():
+            found = self._made[first] = self._form.layers(self.vector.detach(), first)
+        return found
+
     def forward(self, x: Tensor, first: int | None = None) -> Tensor:
         """`[b, inputs]` (the same for all) or `[members, b, inputs]` -> `[members, b, outputs]`.
 
@@ -116,8 +128,8 @@ class Perceptrons(nn.Module):
             first: Only the first so many members; None: all.
         """
         if not torch.is_grad_enabled():  # acting, targets: nothing is kept
-            return _run(self._form.layers(self.vector, first), x)[0]
-        outputs: Tensor = _Pass.apply(x, self.vector, self._form, first)  # type: ignore[no-untyped-call]
+            return _run(self._views(first), x)[0]
+        outputs: Tensor = _Pass.apply(x, self.vector, self._form, self._views(first), first)  # type: ignore[no-untyped-call]
         return outputs
 
 
@@ -125,17 +137,17 @@ class _Pass(torch.autograd.Function):
     """y(x, parameters) and its gradients; saved are the inputs of every layer and what the layer norm gave."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, vector: Tensor, form: Form, first: int | None) -> Tensor:
-        outputs, inputs, normals = _run(form.layers(vector, first), x)
+    def forward(ctx: Any, x: Tensor, vector: Tensor, form: Form, layers: list[Layer], first: int | None) -> Tensor:
+        outputs, inputs, normals = _run(layers, x)
         ctx.save_for_backward(vector, *inputs, *normals)
-        ctx.form, ctx.first, ctx.shared = form, first, x.ndim == 2
+        ctx.form, ctx.layers, ctx.first, ctx.shared = form, layers, first, x.ndim == 2
         return outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        vector, *saved = ctx.saved_tensors
-        layers = ctx.form.layers(vector, ctx.first)
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        vector, *saved = ctx.saved_tensors  # of the vector, that it has not changed since
+        layers = ctx.layers
         inputs, normals = saved[: len(layers)], saved[len(layers) :]
         gradient: Tensor | None = None
         of_layers: list[Layer | None] = [None] * len(layers)
@@ -153,7 +165,7 @@ class _Pass(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = _through(layers[0], g)
             of_x = of_x.sum(0) if ctx.shared else of_x
-        return of_x, gradient, None, None
+        return of_x, gradient, None, None, None
 
 
 def _run(layers: list[Layer], x: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:

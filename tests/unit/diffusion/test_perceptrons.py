@@ -1,6 +1,7 @@
 """The written-out gradients against finite differences and against autograd on the same formulas."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -108,3 +109,31 @@ def test_a_second_derivative_is_refused():
     (first,) = torch.autograd.grad(network(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
+
+
+def _reloaded(network):
+    return pickle.loads(pickle.dumps(network))  # noqa: S301
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, _reloaded])
+def test_a_copy_computes_with_its_own_parameters(copied):
+    """Views are made once; those of the original must not follow."""
+    network, x = made(FORMS[0].values[0]), inputs(6, 3).detach()
+    with torch.inference_mode():
+        before = network(x).clone()  # the views come to be here
+    twin = copied(network)
+    with torch.no_grad():
+        twin.vector.mul_(2)
+    torch.testing.assert_close(twin(x), plain(twin, x))
+    assert torch.equal(network(x), before)
+
+
+def test_parameters_that_are_replaced_are_those_that_compute():
+    network, x = made(FORMS[1].values[0]), inputs(6, 3)
+    network(x).sum().backward()  # in use, with gradients
+    network.load_state_dict(made(FORMS[1].values[0], seed=1).state_dict())  # into the same place
+    torch.testing.assert_close(network(x), plain(network, x))
+    network.vector.data = made(FORMS[1].values[0], seed=2).vector.data  # another place, as moving to a device does
+    torch.testing.assert_close(network(x), plain(network, x))
+    network.float()
+    torch.testing.assert_close(network(x.float()), plain(network, x.float()))

@@ -70,15 +70,27 @@ def test_progress_counts_rate_and_eta(clock, capsys):
 
 def test_the_rest_is_expected_to_go_at_the_speed_of_late(clock, capsys):
     with Progress("train", 1000, "steps") as progress:
-        for _ in range(6):  # a fast part, then one that takes ten times as long a step
-            clock.now += 10
-            progress.advance(100)
-        for _ in range(4):
-            clock.now += 10
+        for _ in range(60):  # a fast part, then one that takes ten times as long a step
+            clock.now += 1
             progress.advance(10)
+        for _ in range(40):
+            clock.now += 1
+            progress.advance(1)
     assert progress.speed == pytest.approx(1)
     assert progress.rate == pytest.approx(6.4)
     assert capsys.readouterr().out.splitlines()[-1].endswith("1 steps/s  ETA 6:00")
+
+
+def test_speed_of_workers_that_end_their_shards_together(clock, capsys):
+    with Progress("generate", 10_000, "rows") as progress:
+        for _ in range(10):  # two workers: 200 rows in 40 seconds; the line comes with the first of each pair
+            clock.now += 39.5
+            progress.advance(100)
+            clock.now += 0.5
+            progress.advance(100)
+    speeds = [float(line.split("rows  ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
+    assert len(speeds) == 10
+    assert speeds[-1] == pytest.approx(5, rel=0.1)
 
 
 def test_progress_of_a_resumed_phase_does_not_count_what_was_there(clock, capsys):
