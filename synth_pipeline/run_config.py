@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field as Setting
+from pydantic import model_validator
 
 from synth_pipeline import resources
 from synth_pipeline.config import Config, dump_yaml, override, read_yaml
@@ -40,6 +41,14 @@ class GenerateSettings(Config):
     aimed_share: float = Setting(0.5, gt=0, lt=1, description="share of the rows that are aimed; the rest undo it")
     top: float = Setting(0.1, gt=0, lt=1, description="share of the data that counts as top of the relevance")
     guidance: float = Setting(1.0, ge=0, description="weight of the relevance in sampling; weights undo only 1")
+
+    @model_validator(mode="after")
+    def _aimed_somewhere(self) -> GenerateSettings:
+        fields = type(self).model_fields
+        aims = [name for name in ("aimed_share", "top", "guidance") if getattr(self, name) != fields[name].default]
+        if self.where is None and aims:
+            raise ValueError(f"{', '.join(aims)} without effect: rows are aimed nowhere; say where with generate.where")
+        return self
 
 
 class ValidationSettings(Config):

@@ -233,6 +233,15 @@ class Run:
         """The folder of one stage (`model`, `store`, `validation`, ...)."""
         return self.directory / stage
 
+    def training_state(self, key: str) -> Path:
+        """File for the state of an unfinished training of the data and settings `key`; others keep theirs."""
+        return self.folder("model") / f"training-{key[:12]}.safetensors"
+
+    def drop_training_states(self) -> None:
+        """A model is there: what unfinished trainings left is of no use."""
+        for state in self.folder("model").glob("training-*.safetensors"):
+            state.unlink()
+
     def record(self, stage: str) -> dict[str, Any]:
         """What a stage noted when it ended last; empty when it never did.
 

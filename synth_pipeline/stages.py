@@ -122,7 +122,7 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl", warm_from: Pat
         start(run, config)
         say("train", f"{kind} on {len(parts.train):,} rows of {config.dataset} {_held_out(parts.split)}")
         begin = time.perf_counter()
-        checkpoint = run.folder("model") / "training.safetensors"
+        checkpoint = run.training_state(key)
         with tracking(run.folder("model"), tracker) as metrics, FitProgress(metrics) as progress:
             if warm_from is None:
                 generator = generators.build(config.generator)
@@ -132,9 +132,7 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl", warm_from: Pat
                 generator = generators.updated(warm_from, parts.train, seed=new, share=share, report=progress)
         seconds = time.perf_counter() - begin
         extra = {
-            "made_from": settings,
-            "fingerprint": fingerprint,
-            "key": key,
+            **{"made_from": settings, "fingerprint": fingerprint, "key": key},
             "spec": dataset.spec.plain(),
             "held_out_episodes": parts.split.held_out.tolist() if parts.split else None,
             **{"units": units(dataset), "history": hash_prefix(dataset, units(dataset))},
@@ -143,8 +141,7 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl", warm_from: Pat
         }
         clear_partials(folder)
         generators.save(generator, folder, extra=extra)
-        for leftover in checkpoint.parent.glob(f"{checkpoint.stem}*{checkpoint.suffix}"):
-            leftover.unlink()
+        run.drop_training_states()
     for note in generator.notes() if isinstance(generator, generators.Noted) else []:
         say("", note)
     say("train", f"fitted in {duration(seconds)}: {short(folder)}")

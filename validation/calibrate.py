@@ -3,7 +3,7 @@
     python validation/calibrate.py corruptions     # validation.calibration, and validation/sensitivity.yaml
     python validation/calibrate.py cheaters        # validation.cheaters
 
-`corruptions`: fresh hopper rows (a fifth of the episodes, which no floor has seen) are spoilt in twelve ways at three
+`corruptions`: fresh hopper rows (a fifth of the episodes, which no floor has seen) are spoilt in thirteen ways at three
 strengths. Each must be caught by the metric that is meant for it (worse than 95 % of real splits), the more the
 stronger, and must fail the gate from its stated strength on. `cheaters`: methods that look good on some metric and are
 not must each fail the gate; fresh real rows must pass it in at least 19 of 20 deals, others than the twenty on which

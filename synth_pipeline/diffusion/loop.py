@@ -82,7 +82,7 @@ class Learner(ABC):
             report: Called with (step, total, values).
 
         Raises:
-            TrainingDivergedError: When a value is not finite at a log line.
+            TrainingDivergedError: When a value is not finite at a log line or before a checkpoint.
             CheckpointError: When the checkpoint is of another run.
         """
         if checkpoint is not None and checkpoint.exists():
@@ -91,21 +91,24 @@ class Learner(ABC):
         while self.steps < until:
             values = self.step(draw(self.rng))
             if self.steps % log_every == 0 or self.steps == total:
-                self._log({name: float(value) for name, value in values.items()}, total, report)
+                found = self._finite(values)
+                if report is not None:
+                    report(self.steps, total, found)
             due = self.steps == until or time.monotonic() - saved > checkpoint_seconds
             if checkpoint is not None and due:
+                self._finite(values)  # or a training that diverged would go on from there
                 self.save(checkpoint)
                 saved = time.monotonic()
 
-    def _log(self, values: Mapping[str, float], total: int, report: Report | None) -> None:
+    def _finite(self, logged: Values) -> dict[str, float]:
+        values = {name: float(value) for name, value in logged.items()}
         if not all(math.isfinite(value) for value in values.values()):
             raise TrainingDivergedError(
                 "training diverged",
                 found=f"{', '.join(f'{name} {value:g}' for name, value in values.items())} at step {self.steps:,}",
                 fix="lower the learning rate with --set and train again",
             )
-        if report is not None:
-            report(self.steps, total, values)
+        return values
 
     def save(self, path: Path) -> None:
         """Write everything that the rest of the run depends on, in one file that appears whole."""
@@ -134,7 +137,7 @@ class Learner(ABC):
         if header.get("identity") != self.identity:
             raise CheckpointError(
                 f"the checkpoint '{path}' belongs to another run",
-                accepted="the same network, seed and training settings",
+                accepted="the same data, network, seed and training settings",
                 fix="delete it, or go back to the settings it was made with",
             )
         if int(header["steps"]) <= self.steps:

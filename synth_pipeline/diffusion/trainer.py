@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field as Setting
@@ -50,13 +51,22 @@ class Trainer(Learner):
         loss: `loss(network, batch, rng) -> scalar`; all randomness from `rng`.
         config: Numbers of the optimisation.
         seed: Seed of the run.
+        objective: What the loss depends on besides the rows, hashable as JSON: a checkpoint of another one is refused.
         device: Where everything lives.
     """
 
     def __init__(
-        self, network: nn.Module, loss: Loss, config: TrainerConfig, *, seed: int, device: torch.device | str = "cpu"
+        self,
+        network: nn.Module,
+        loss: Loss,
+        config: TrainerConfig,
+        *,
+        seed: int,
+        objective: Any = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.config, self.loss, self.device = config, loss, torch.device(device)
+        self._objective, self._rows_digest = objective, ""
         self.precision = resolve_precision(config.precision, self.device)
         self.network = network.to(self.device).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -114,9 +124,11 @@ class Trainer(Learner):
 
         Raises:
             TrainingDivergedError: When loss or gradient is not finite at a log line.
-            CheckpointError: When the checkpoint is of another run.
+            CheckpointError: When the checkpoint is of another run, or of other rows.
         """
         rows, c = data.to(self.device), self.config
+        if checkpoint is not None:
+            self._rows_digest = hashlib.sha256(data.contiguous().numpy().data).hexdigest()
 
         def draw(rng: torch.Generator) -> Tensor:
             return rows[torch.randint(len(rows), (c.batch_size,), generator=rng, device=self.device)]
@@ -127,10 +139,10 @@ class Trainer(Learner):
 
     @property
     def identity(self) -> str:
-        """Hash of what a checkpoint must share with this run."""
+        """Hash of what a checkpoint must share with this run: rows, objective, network, numbers and seed."""
         shapes = {name: list(value.shape) for name, value in self.network.state_dict().items()}
         numbers = self.config.model_dump(mode="json", exclude={"checkpoint_seconds", "log_every"})
-        return content_hash(numbers, shapes, self.seed)
+        return content_hash(numbers, shapes, self.seed, self._objective, self._rows_digest)
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, average, moments of the optimiser."""

@@ -42,6 +42,11 @@ class NetworkConfig(Config):
     depth: int = Setting(4, ge=1, description="residual blocks")
     expansion: int = Setting(2, ge=1, description="hidden units of a block, in widths (modulated only)")
 
+    def require_condition(self) -> None:
+        """Raises ValueError where the network cannot be told what its rows should be like."""
+        if self.kind == "residual":
+            raise ValueError("the published network (kind: residual) takes no condition; use kind: modulated")
+
 
 class SamplerConfig(Config):
     """How samples are drawn."""
@@ -164,7 +169,9 @@ class VectorDiffusion:
         if self._given is not None and given is not None:
             rows.append(self._given.encode(given))
         self._channels, self._dropout = rows[0].shape[1], dropout
-        trainer = Trainer(network, self._loss, trainer_config, seed=seed, device=self.device)
+        numbers = self.config.model_dump(mode="json", exclude={"trainer", "sampler"})
+        objective = [numbers, self._channels, dropout]
+        trainer = Trainer(network, self._loss, trainer_config, seed=seed, objective=objective, device=self.device)
         trainer.train(torch.from_numpy(np.concatenate(rows, axis=1)), checkpoint=checkpoint, report=report)
         self._model, self.precision = trainer.average, trainer.precision
 

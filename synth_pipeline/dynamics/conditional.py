@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field as Setting
+from pydantic import model_validator
 
 from synth_pipeline.config import Config
 from synth_pipeline.data.fields import Array
@@ -63,6 +64,11 @@ class ConditionalConfig(Config):
         ),
         description="the residual",
     )
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> ConditionalConfig:
+        self.diffusion.network.require_condition()
+        return self
 
 
 class Conditional:

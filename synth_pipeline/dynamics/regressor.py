@@ -156,7 +156,9 @@ class Regressor:
         absent = np.full(len(x), -1) if left_out is None else left_out
         rows = [self._encoded(x), self._outputs.encode(y), absent[:, None].astype(np.float32)]
         network = self._network(integer_seed(seed, Stage.TRAIN, address))
-        trainer = Trainer(network, self._loss, self.config.trainer, seed=seed, device=self.device)
+        c = self.config
+        objective = [c.beta, c.bound_penalty]
+        trainer = Trainer(network, self._loss, c.trainer, seed=seed, objective=objective, device=self.device)
         trainer.train(torch.from_numpy(np.concatenate(rows, axis=1)), checkpoint=checkpoint, report=report)
         self._model = trainer.average
 

@@ -33,6 +33,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field as Setting
+from pydantic import model_validator
 
 from synth_pipeline.config import Config
 from synth_pipeline.data.containers import Transitions
@@ -88,6 +89,12 @@ class SyntherConfig(VectorConfig):
     )
     dynamics: ConditionalConfig = Setting(ConditionalConfig(), description="p(s' | s, a) of factorised rows")
     rewards: ConditionalConfig = Setting(ConditionalConfig(regressor=SMALL), description="p(r | s, a, s') likewise")
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> SyntherConfig:
+        if self.condition != "none":
+            self.network.require_condition()
+        return self
 
 
 class SynthER:

@@ -117,6 +117,14 @@ def flipped_terminations(fresh: Fresh, share: float) -> Transitions:
     return rows.with_columns(terminations=flags)
 
 
+def without_ends(fresh: Fresh, share: float) -> Transitions:
+    """A share of the rows that end left out; no other row is touched."""
+    rows = fresh.rows
+    ends = np.flatnonzero(rows["terminations"])
+    lost = fresh.rng.choice(ends, size=round(share * len(ends)), replace=False)
+    return rows.take(np.setdiff1d(np.arange(len(rows)), lost))
+
+
 def near_copies(fresh: Fresh, share: float) -> Transitions:
     """A share of the rows replaced by training rows with noise of 1e-4 standard deviations."""
     rows, chosen = fresh.rows, fresh.some(share)
@@ -213,6 +221,7 @@ CORRUPTIONS = (
     Corruption(
         flipped_terminations, "flags flipped in {:.1%} of rows", ("contract.terminations",), (0.003, 0.01, 0.03), 0.01
     ),
+    Corruption(without_ends, "{:.0%} of the ends left out", ("terminations.prevalence",), (0.2, 0.5, 0.8), 0.5),
     Corruption(near_copies, "{:.0%} near-copies", ("novelty.copies",), (0.03, 0.1, 0.3), 0.1),
     Corruption(
         without_the_best,

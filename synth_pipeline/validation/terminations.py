@@ -1,6 +1,8 @@
 """Terminations by recall, precision and prevalence: accuracy means nothing at half a percent.
 
-The truth is the environment's termination function applied to the oracle's next state: what would have happened.
+For recall and precision the truth is the environment's termination function applied to the oracle's next state: what
+would have happened. Prevalence needs no truth: it asks whether rows end as often as real ones. A generator that never
+falls has neither a missed flag nor a wrong one.
 """
 
 from __future__ import annotations
@@ -10,20 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.validation.metric import Direction, Floor, Measurement, floor_of_rows
+from synth_pipeline.validation.metric import Floor, Measurement, floor_of_rows
 from synth_pipeline.validation.oracle import SAMPLE, Judged
 from synth_pipeline.validation.truth import Bools
 
 ENOUGH = 20
-NAMES = ("recall", "precision", "prevalence")
-METRICS = tuple(f"terminations.{name}" for name in NAMES)
-UNITS = {
-    "recall": "share of true terminations that are flagged",
-    "precision": "share of flags that are true",
-    "prevalence": "1 = flagged as often as true",
-}
+NAMES = ("recall", "precision")
+METRICS = (*(f"terminations.{name}" for name in NAMES), "terminations.prevalence")
+UNITS = {"recall": "share of true terminations that are flagged", "precision": "share of flags that are true"}
 
 
 def terminations(
@@ -34,7 +33,7 @@ def terminations(
     sample: int = SAMPLE,
     seed: int = 0,
 ) -> list[Measurement]:
-    """`terminations.recall`, `terminations.precision`, `terminations.prevalence`, on rows that the oracle can judge.
+    """`terminations.recall` and `terminations.precision`, on rows that the oracle can judge.
 
     Args:
         real: The real data, for floors by episode.
@@ -62,17 +61,43 @@ def terminations(
             true, flagged = (values[half[ids]] for values in replayed)
             return rates(true, flagged)[NAMES.index(name)]
 
-        direction, target = _direction(name)
-        floor = floor_of_rows(real, of_half, direction, seed, target)
+        floor = floor_of_rows(real, of_half, "higher", seed)
         measured.append(_measurement(name, value, floor, details, sample))
     return measured
 
 
-def rates(true: Bools, flagged: Bools) -> tuple[float | None, float | None, float | None]:
-    """Recall, precision and flags per true one of two masks `[n]`; None where nothing is true, or nothing flagged."""
+def prevalence(real: Dataset, synthetic: Transitions, *, seed: int = 0) -> list[Measurement]:
+    """`terminations.prevalence`: the flagged share of all rows over that of the real ones.
+
+    Args:
+        real: The real data.
+        synthetic: What is judged.
+        seed: Seed of the floor's splits.
+
+    Returns:
+        With the value None when a side has no flags to look at, or fewer than 20 real rows end.
+    """
+    rows = real.transitions()
+    if "terminations" not in rows or "terminations" not in synthetic or not len(synthetic):
+        return [_prevalence(None, None, {"why": "no flags"}, len(synthetic))]
+    ends, flagged = (np.asarray(side["terminations"], bool) for side in (rows, synthetic))
+    details: dict[str, Any] = {"real": [int(ends.sum()), len(ends)], "flagged": [int(flagged.sum()), len(flagged)]}
+    if ends.sum() < ENOUGH:
+        details["why"] = f"{int(ends.sum())} of the real rows end, {ENOUGH} are needed"
+        return [_prevalence(None, None, details, len(synthetic))]
+
+    def of_half(half: Bools) -> float | None:
+        rest = ends[~half]
+        return float(ends[half].mean() / rest.mean()) if rest.any() else None
+
+    floor = floor_of_rows(real, of_half, "nearest", seed, target=1.0)
+    return [_prevalence(float(flagged.mean() / ends.mean()), floor, details, len(synthetic))]
+
+
+def rates(true: Bools, flagged: Bools) -> tuple[float | None, float | None]:
+    """Recall and precision of two masks `[n]`; None where nothing is true, or nothing flagged."""
     hits, positives, flags = int((true & flagged).sum()), int(true.sum()), int(flagged.sum())
-    recall, prevalence = (hits / positives, flags / positives) if positives else (None, None)
-    return recall, hits / flags if flags else None, prevalence
+    return hits / positives if positives else None, hits / flags if flags else None
 
 
 def _outcomes(side: Judged, terminated: Callable[[Array], Array]) -> tuple[Bools, Bools]:
@@ -80,17 +105,15 @@ def _outcomes(side: Judged, terminated: Callable[[Array], Array]) -> tuple[Bools
     return true, np.asarray(side.rows["terminations"][side.judged], bool)
 
 
-def _direction(name: str) -> tuple[Direction, float | None]:
-    return ("nearest", 1.0) if name == "prevalence" else ("higher", None)
-
-
 def _measurement(
     name: str, value: float | None, floor: Floor | None, details: dict[str, Any], sample: int
 ) -> Measurement:
     if value is None and "why" not in details:
         details = {"why": "no row is flagged", **details}
-    limits = (0.0, float("inf") if name == "prevalence" else 1.0)
     source = "known termination function of the oracle's next state"
-    direction, target = _direction(name)
-    unit = UNITS[name]
-    return Measurement(f"terminations.{name}", value, unit, direction, limits, sample, source, floor, details, target)
+    return Measurement(f"terminations.{name}", value, UNITS[name], "higher", (0.0, 1.0), sample, source, floor, details)
+
+
+def _prevalence(value: float | None, floor: Floor | None, details: dict[str, Any], sample: int) -> Measurement:
+    unit, source, limits = "1 = as often as real rows", "flags of the table and of the real data", (0.0, float("inf"))
+    return Measurement("terminations.prevalence", value, unit, "nearest", limits, sample, source, floor, details, 1.0)

@@ -14,7 +14,7 @@ from synth_pipeline.validation.coverage import coverage
 from synth_pipeline.validation.dependence import dependence
 from synth_pipeline.validation.novelty import novelty
 from synth_pipeline.validation.oracle import calibration, clipped_share, dynamics, judge_sample
-from synth_pipeline.validation.terminations import terminations
+from synth_pipeline.validation.terminations import prevalence, terminations
 from synth_pipeline.validation.truth import Answer, Truth
 
 FIELDS = REAL.spec.fields
@@ -227,13 +227,16 @@ def flagged(rows):
 class TerminationTests(MetricTests):
     """The flags of the shared toy are random: they are set to the truth, or turned by the corruption."""
 
+    undecidable = 3  # rows
+
     def measure(self, real, synthetic, seed=0):
         if real.episodes is not None:
             columns = {**real.episodes.columns, "terminations": flagged(real.transitions())["terminations"]}
             real = replace(real, episodes=replace(real.episodes, columns=columns))
         turned = synthetic["truncations"].all()
         synthetic = self.turn(flagged(synthetic)) if turned else flagged(synthetic)
-        return terminations(real, judge_sample(real, synthetic, TRUTH, seed=seed), ends, seed=seed)
+        pair = judge_sample(real, synthetic, TRUTH, seed=seed)
+        return [*terminations(real, pair, ends, seed=seed), *prevalence(real, synthetic, seed=seed)]
 
     def corrupt(self, rows, rng):
         return rows.with_columns(truncations=np.ones(len(rows), bool))
@@ -245,7 +248,7 @@ class TerminationTests(MetricTests):
         for synthetic in (FRESH, self.corrupted(), REAL.transitions()):
             found = self.value(synthetic=synthetic)
             assert found.limits[0] <= found.value <= found.limits[1]
-        assert self.value(synthetic=FRESH.take(np.arange(3))).value is None
+        assert self.value(synthetic=FRESH.take(np.arange(self.undecidable))).value is None
 
 
 class TestRecall(TerminationTests):
@@ -261,3 +264,8 @@ class TestPrecision(TerminationTests):
 
 class TestPrevalence(TerminationTests):
     metric = "terminations.prevalence"
+    sampled = False
+    undecidable = 0
+
+    def turn(self, rows):
+        return rows.with_columns(terminations=np.ones(len(rows), bool))

@@ -83,7 +83,7 @@ def test_an_aim_that_was_not_learned_is_refused(fitted, shell, tmp_path, where):
 def test_a_training_that_is_killed_goes_on_to_the_same_model(fitted, tmp_path):
     """Killed where the state of each training has been written for the first time."""
     shutil.copytree(fitted.folder / "data", tmp_path / "data")
-    states = [f"runs/smoke/model/training-{name}.safetensors" for name in ("dynamics", "rewards", "rows")]
+    states = [f"runs/smoke/model/training-*-{name}.safetensors" for name in ("dynamics", "rewards", "rows")]
     said = command_line.run_killed_at(states, *TRAIN, folder=tmp_path)
     assert said.code == 0, said.err
     assert "3 attempts were killed\n" in said.out

@@ -2,10 +2,11 @@
 
     python attempts.py MOMENTS COMMAND...
 
-`MOMENTS` is a JSON list. One attempt a moment is killed, with its workers: a text is a file whose appearance is the
-moment, a number is a time in seconds. The last attempt is left to end.
+`MOMENTS` is a JSON list. One attempt a moment is killed, with its workers: a text is a pattern, and the moment is when
+a file of that name appears; a number is a time in seconds. The last attempt is left to end.
 """
 
+import glob
 import importlib
 import json
 import os
@@ -31,7 +32,7 @@ def begun():
 def killed(process, moment):
     """Kill it and its workers when the moment has come; False when it ended before."""
     began = time.monotonic()
-    while not (os.path.exists(moment) if isinstance(moment, str) else time.monotonic() - began > moment):
+    while not (glob.glob(moment) if isinstance(moment, str) else time.monotonic() - began > moment):
         if os.waitpid(process, os.WNOHANG) != (0, 0):
             return False
         time.sleep(0.005)

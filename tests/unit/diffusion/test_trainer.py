@@ -18,10 +18,10 @@ def regression(network, batch, rng):
     return ((network(batch + 0.1 * noise) - batch**2) ** 2).mean()
 
 
-def make(config=CONFIG, *, seed=1, loss=regression, width=8):
+def make(config=CONFIG, *, seed=1, loss=regression, width=8, objective=None):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Linear(width, 3))
-    return Trainer(network, loss, config, seed=seed)
+    return Trainer(network, loss, config, seed=seed, objective=objective)
 
 
 def data():
@@ -40,16 +40,20 @@ def same(a, b):
 @pytest.mark.parametrize("stop", [1, 17, 39])
 def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, stop, precision):
     config = CONFIG.replace(precision=precision, ema_every=3)
-    unbroken, first, second = make(config), make(config), make(config)
+    unbroken, second = make(config), make(config)
+    first = make(config.replace(log_every=1, checkpoint_seconds=1e-9))
     unbroken.train(data())
-    rows = data()
-    while first.steps < stop:
-        first.step(rows[torch.randint(len(rows), (config.batch_size,), generator=first.rng)])
-    first.save(tmp_path / "state.safetensors")
-    second.train(data(), checkpoint=tmp_path / "state.safetensors")
-    assert second.steps == 40
+
+    def killed(step, total, values):
+        if step > stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.train(data(), checkpoint=tmp_path / "state.safetensors", report=killed)
+    steps = []
+    second.train(data(), checkpoint=tmp_path / "state.safetensors", report=lambda step, *_: steps.append(step))
+    assert (second.steps, steps) == (40, [step for step in (10, 20, 30, 40) if step > stop])
     assert same(unbroken, second)
-    assert not same(unbroken, first)
 
 
 def test_checkpoints_are_written_while_training_and_do_not_change_the_result(tmp_path):
@@ -63,8 +67,7 @@ def test_checkpoints_are_written_while_training_and_do_not_change_the_result(tmp
 
 def test_a_finished_checkpoint_trains_no_more(tmp_path):
     trainer = make()
-    trainer.train(data())
-    trainer.save(tmp_path / "state.safetensors")
+    trainer.train(data(), checkpoint=tmp_path / "state.safetensors")
     again, calls = make(), []
     again.train(data(), checkpoint=tmp_path / "state.safetensors", report=lambda *values: calls.append(values))
     assert same(trainer, again)
@@ -73,9 +76,35 @@ def test_a_finished_checkpoint_trains_no_more(tmp_path):
 
 @pytest.mark.parametrize("other", [{"seed": 2}, {"width": 9}, {"config": CONFIG.replace(learning_rate=2e-3)}])
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, other):
-    make().save(tmp_path / "state.safetensors")
+    make().train(data(), checkpoint=tmp_path / "state.safetensors")
     with pytest.raises(CheckpointError, match="another run"):
         make(**other).train(data(), checkpoint=tmp_path / "state.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("rows", "objective"),
+    [
+        pytest.param(1.1 * data(), "ours", id="scaled"),
+        pytest.param(data()[:-1], "ours", id="fewer"),
+        pytest.param(data(), "theirs", id="objective"),
+    ],
+)
+def test_a_checkpoint_of_other_rows_or_another_objective_is_refused(tmp_path, rows, objective):
+    """Or a killed training would go on, with the old weights, on what it was never told of."""
+    path = tmp_path / "state.safetensors"
+    make(objective="ours").train(data(), checkpoint=path)
+    make(objective="ours").train(data(), checkpoint=path)
+    with pytest.raises(CheckpointError, match="another run"):
+        make(objective=objective).train(rows, checkpoint=path)
+
+
+def test_what_diverged_is_not_saved(tmp_path):
+    path, often = tmp_path / "state.safetensors", CONFIG.replace(checkpoint_seconds=1e-9, log_every=40)
+    rows = data()
+    rows[:] = float("nan")
+    with pytest.raises(TrainingDivergedError, match="at step 1"):
+        make(often).train(rows, checkpoint=path)
+    assert not path.exists()
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):

@@ -146,7 +146,7 @@ def test_terminations_are_judged_where_their_function_is_known(real, fresh, trut
     flagged = fresh.with_columns(terminations=ended)
     pair = judge_sample(real, flagged, truth)
     assert {m.value for m in terminations(real, pair, None)} == {None}
-    recall, precision, _ = terminations(real, pair, lambda states: states[:, 0] > 0.3)
+    recall, precision = terminations(real, pair, lambda states: states[:, 0] > 0.3)
     assert recall.value > 0.9
     assert precision.value > 0.9
 

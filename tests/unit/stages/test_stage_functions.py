@@ -91,6 +91,38 @@ def save_rows(path, seed=0):
     np.savez(path, **{name: rows[name] for name in names})
 
 
+JOINT = {
+    "kind": "synther",
+    "rows": "joint",
+    "network": {"width": 16, "depth": 1},
+    "trainer": {"gradient_steps": 40, "batch_size": 16, "log_every": 1, "checkpoint_seconds": 1e-9},
+}
+
+
+@pytest.mark.parametrize("change", [{"held_out": 0.5}, {"generator": {**JOINT, "p_mean": 0.5}}], ids=["data", "loss"])
+def test_a_killed_training_never_goes_on_with_other_data_or_another_loss(mine, tmp_path, monkeypatch, change):
+    run, config = mine
+    config = config.replace(generator=JOINT)
+
+    def killed(progress, step, total, values):
+        if step == 20:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.FitProgress, "__call__", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stages.train(run, config)
+    assert list((run.directory / "model").glob("training-*"))
+    changed, steps = config.replace(**change), []
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.FitProgress, "__call__", lambda self, step, *_: steps.append(step))
+        ours = stages.train(run, changed)
+    assert steps[0] == 1
+    anew = stages.train(Run(tmp_path / "anew"), changed)
+    assert (ours / "arrays.safetensors").read_bytes() == (anew / "arrays.safetensors").read_bytes()
+    assert not list((run.directory / "model").glob("training-*"))
+
+
 def test_the_stages_one_after_another(validated):
     run, config = validated
     target = store.open(run.folder("store"))
