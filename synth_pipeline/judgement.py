@@ -17,6 +17,7 @@ from synth_pipeline import sources
 from synth_pipeline.data.containers import Episodes, Integers, concatenate_episodes
 from synth_pipeline.data.fields import Field
 from synth_pipeline.data.rows import Dataset
+from synth_pipeline.data.split import HELD_OUT
 from synth_pipeline.errors import SourceError
 from synth_pipeline.generators import base as generators
 from synth_pipeline.runs import write_bytes
@@ -51,6 +52,8 @@ class Against:
         held_out: Ids of its episodes that the generator did not see; None: not known.
         rules: The user's rules.
         learn_oracle: Learn what follows where no simulator is known, which takes about a minute.
+        learn_floor: Learn the dynamics from the training episodes and put its held-out errors beside those of the rows,
+            which takes about two minutes.
         expectations: Also keep the gate as Great Expectations suites and Data Docs, which takes seconds.
         pictures: Draw the pictures of the report, and what they need of controls.
         splits: Pairs of real halves behind each floor that is costly.
@@ -62,6 +65,7 @@ class Against:
     held_out: Integers | None = None
     rules: Rules | None = None
     learn_oracle: bool = True
+    learn_floor: bool = False
     expectations: bool = True
     pictures: bool = True
     splits: int = NUM_SPLITS
@@ -72,6 +76,7 @@ class Against:
 
         Raises:
             UnknownNameError: When a rule of the user names a column that the data lack.
+            SourceError: When a floor is to be learned, and there are no episodes to hold out.
         """
         real = self.real
         if self.rules is not None:
@@ -82,8 +87,19 @@ class Against:
 
             with FitProgress(None, label="oracle") as progress:
                 truth = learned_truth(real, truth, seed=self.seed, report=progress)
-        compared = generators.modelled_fields(real.spec)
-        return Reference(real, fields, compared, truth, self.held_out, self.rules, splits=self.splits)
+        compared, floor = generators.modelled_fields(real.spec), self._learned_floor()
+        return Reference(
+            real, fields, compared, truth, self.held_out, self.rules, learned_floor=floor, splits=self.splits
+        )
+
+    def _learned_floor(self) -> dict[str, float] | None:
+        if not self.learn_floor:
+            return None
+        from synth_pipeline.dynamics.ensemble import learned_floor  # torch, as above
+
+        held_out = HELD_OUT if self.held_out is None else tuple(self.held_out.tolist())
+        with FitProgress(None, label="floor") as progress:
+            return learned_floor(self.real, self.seed, held_out=held_out, report=progress)
 
 
 def judge_store(

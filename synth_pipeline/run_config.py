@@ -59,6 +59,7 @@ class ValidationSettings(Config):
     expectations: bool = Setting(True, description="also keep the gate as Great Expectations suites and Data Docs")
     pictures: bool = Setting(True, description="draw the pictures of the report")
     learn_oracle: bool = Setting(True, description="learn what follows from (s, a) where no simulator is known")
+    learn_floor: bool = Setting(False, description="put the held-out errors of plain regression beside those of rows")
 
 
 class ExportSettings(Config):

@@ -236,7 +236,7 @@ def validate(run: Run, config: RunConfig, *, workers: int | str = 1) -> Path:
         "generation, all workers": sum(note.get("seconds", 0.0) for note in target.sidecars().values()),
     }
     with working(run):
-        chosen = settings.model_dump(include={"learn_oracle", "expectations", "pictures", "splits"})
+        chosen = settings.model_dump(include={"learn_oracle", "learn_floor", "expectations", "pictures", "splits"})
         real = source.load()
         against = Against(real, suite, facts.unseen(units(real)), rules, seed=config.seed, **chosen)
         verdict = judge_store(target, against, run.folder("validation"), spent=spent, workers=workers)

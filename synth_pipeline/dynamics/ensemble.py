@@ -13,7 +13,7 @@ import numpy.typing as npt
 from synth_pipeline.data.fields import Array, Layout
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
-from synth_pipeline.data.split import split_dataset
+from synth_pipeline.data.split import HELD_OUT, HeldOut, split_dataset
 from synth_pipeline.diffusion.loop import Report
 from synth_pipeline.dynamics.regressor import Regressor, RegressorConfig
 from synth_pipeline.errors import SourceError
@@ -108,13 +108,19 @@ def learned_oracle(ensemble: Ensemble) -> Oracle:
 
 
 def learned_floor(
-    dataset: Dataset, seed: int, *, config: RegressorConfig | None = None, report: Report | None = None
+    dataset: Dataset,
+    seed: int,
+    *,
+    held_out: HeldOut = HELD_OUT,
+    config: RegressorConfig | None = None,
+    report: Report | None = None,
 ) -> dict[str, float]:
     """Held-out error of an ensemble: what plain regression makes of these dynamics.
 
     Args:
-        dataset: The whole dataset; the split is the one that generators of this seed train on.
+        dataset: The whole dataset.
         seed: Seed of the run.
+        held_out: Share of the episodes, or ids of those, that the ensemble does not see: as generators of this seed.
         config: Numbers of the ensemble.
         report: Called now and then with (step, total steps, values).
 
@@ -124,7 +130,7 @@ def learned_floor(
     Raises:
         SourceError: When there are no two episodes, or no held-out row off the observation clip.
     """
-    parts = split_dataset(dataset, seed=seed)
+    parts = split_dataset(dataset, held_out=held_out, seed=seed)
     if parts.held_out is None:
         raise SourceError("a learned floor needs held-out episodes", found="fewer than two episodes")
     ensemble = Ensemble(config)

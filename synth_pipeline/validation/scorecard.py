@@ -80,6 +80,7 @@ class Reference:
         truth: What is known of the environment, injected; `Truth()`: nothing, then dynamics are not judged.
         held_out: Ids of the episodes of `real` that the generator did not see; None: novelty is not decidable.
         rules: The user's rules.
+        learned_floor: Held-out errors of a learned model, for the details of the oracle's; None: not asked for.
         floors: By metric, from an earlier judgement against the same data with the same seed; missing: measured.
         splits: Pairs of real halves behind each floor that is costly.
     """
@@ -90,6 +91,7 @@ class Reference:
     truth: Truth = field(default_factory=Truth)
     held_out: Integers | None = None
     rules: Rules | None = None
+    learned_floor: Mapping[str, float] | None = None
     floors: Mapping[str, Floor] = field(default_factory=dict)
     splits: int = NUM_SPLITS
 
@@ -97,7 +99,7 @@ class Reference:
         self, rows: RowSource, synthetic: Transitions, episodes: Episodes | Segments | None, seed: int
     ) -> dict[str, Callable[[], list[Measurement]]]:
         """Every family of metrics over a sample, by name; rules are exact."""
-        real, held_out, truth = self.real, self.held_out, self.truth
+        real, held_out, truth, learned = self.real, self.held_out, self.truth, self.learned_floor
         plain = Dataset(real.spec, rows=real.transitions()) if self.floors else real  # no episodes: no floors
         splits = 0 if self.floors else self.splits
         system = kinematics.known_kinematics(real.spec) or (self.rules.system if self.rules else None)
@@ -106,7 +108,7 @@ class Reference:
             "marginals": lambda: marginals(plain, synthetic, self.compared, seed=seed),
             "dependence": lambda: dependence.dependence(plain, synthetic, self.compared, seed=seed),
             "frechet": lambda: frechet.frechet(real, synthetic, splits=splits, seed=seed),
-            "oracle": lambda: against_truth(real, synthetic, truth, held_out, seed=seed),
+            "oracle": lambda: against_truth(real, synthetic, truth, held_out, learned_floor=learned, seed=seed),
             "kinematics": lambda: kinematics.kinematics(plain, synthetic, system, truth, seed=seed),
             "trajectories": lambda: trajectories.trajectories(real, episodes, truth, seed=seed),
             "c2st": lambda: c2st.c2st(real, synthetic, splits=splits, seed=seed),

@@ -59,6 +59,29 @@ def test_where_nothing_is_known_dynamics_are_learned_and_their_own_error_is_told
     assert asked == [7]  # not when told not to; where a simulator is known, there is nothing to learn
 
 
+def test_held_out_errors_of_plain_regression_stand_beside_those_of_the_rows_where_they_are_asked_for(monkeypatch):
+    from synth_pipeline.dynamics import ensemble
+
+    hopper, asked = roll("hopper", episodes=6, steps=30), []
+
+    def learned_floor(real, seed, *, held_out, report):
+        asked.append((seed, held_out))
+        return {"mean": 0.125}
+
+    monkeypatch.setattr(ensemble, "learned_floor", learned_floor)
+    for learn in (False, True):
+        against = Against(hopper, SUITE, held_out=np.array([1, 4]), learn_floor=learn, seed=7)
+        reference = against.reference(modelled_fields(hopper.spec))
+        families = reference.families(hopper, hopper.transitions(), None, 0)
+        (mean,) = [m for m in families["oracle"]() if m.metric == "oracle.mean"]
+        assert mean.details.get("learned_floor") == (0.125 if learn else None)
+    assert asked == [(7, (1, 4))]
+    monkeypatch.undo()
+    bare = Against(Dataset(hopper.spec, rows=hopper.transitions()), SUITE, learn_floor=True)
+    with pytest.raises(SourceError, match="held-out episodes"):
+        bare.reference(())
+
+
 def test_controls_are_judged_at_equal_novelty():
     hopper = roll("hopper", episodes=30, steps=60)
     reference = Against(hopper, SUITE, held_out=np.arange(3)).reference(modelled_fields(hopper.spec))

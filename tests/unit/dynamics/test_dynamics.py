@@ -152,6 +152,8 @@ def test_the_floor_is_measured_on_what_was_not_trained_on(data, monkeypatch):
     errors = held_out_errors(fitted(parts.train, 2, seed=3), data, parts.held_out)
     assert found["mean"] == pytest.approx(errors.mean())
     assert len(errors) == len(parts.held_out)
+    learned_floor(data, 3, held_out=(0, 2), config=config(2))
+    assert seen[-1].episode_ids[:3].tolist() == [1, 3, 4]
 
 
 def test_clipped_rows_have_no_floor():

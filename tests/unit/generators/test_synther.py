@@ -338,3 +338,15 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(tmp_path):
 def test_a_wrong_key_gets_the_right_one():
     with pytest.raises(ConfigError, match=r"sampler\.num_steps"):
         build({"kind": "synther", "sampler": {"num_step": 3}})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"condition": "reward", "network": {"kind": "residual"}},
+        {"dynamics": {"diffusion": {"network": {"kind": "residual"}}}},
+    ],
+)
+def test_the_published_network_is_refused_where_it_would_have_to_be_told_something(settings):
+    with pytest.raises(ConfigError, match="takes no condition"):
+        SyntherConfig.parse(settings)

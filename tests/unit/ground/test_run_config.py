@@ -92,3 +92,10 @@ def test_another_kind_of_generator_begins_with_its_own_defaults():
     assert found == {"kind": "smote", "neighbours": 3}
     assert load_run_config("smoke", ["generator.kind=synther"]) == load_run_config("smoke")
     assert load_run_config("smoke", ["generator={kind: vae}"]).generator == {"kind": "vae"}
+
+
+@pytest.mark.parametrize("setting", ["guidance=2", "top=0.2", "aimed_share=0.3"])
+def test_what_aims_nothing_is_refused(setting):
+    with pytest.raises(ConfigError, match="aimed nowhere"):
+        load_run_config("smoke", [f"generate.{setting}"])
+    assert load_run_config("smoke", ["generate.where=reward", f"generate.{setting}"]).generate.where == "reward"
