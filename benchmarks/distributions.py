@@ -6,6 +6,9 @@ five Gaussian kernels), held against that between two fresh draws of the data: b
 first order with 20 calls, within twice DDPM. Beside it stands the solver's own error: what it leaves when the denoiser
 of the eight Gaussians is exact. Over the whole range of VP-SDE, 20 calls of DDIM leave five times the floor: so the
 grids of 20 calls are as narrow as the data allow, found with the exact denoiser.
+
+The floor is nearly all sampling noise of 4,000 points, and so is what is near to it. `excess` is what lies above it, an
+estimate without that noise, which tells solvers apart that the criteria do not: there, DDIM lies far behind DDPM.
 """
 
 from __future__ import annotations
@@ -138,7 +141,7 @@ def solvers(plane: Plane, fresh: list[Floats], *, gaussians: bool) -> dict[str, 
     found: dict[str, Any] = {"floor": floor}
     for name, solver in SOLVERS.items():
         value = to_fresh(plane.denoiser(solver.schedule), solver)
-        found[name] = {"mmd": value, "over floor": value / floor}
+        found[name] = {"mmd": value, "over floor": value / floor, "excess": value - floor}
         if gaussians:
             exact = to_fresh(plane.exact(solver.schedule), solver)
             found[name]["over floor with the exact denoiser"] = exact / floor

@@ -1,6 +1,7 @@
 """Five million hopper rows into a store: `synther.five_million`.
 
-    python benchmarks/synther_scale.py RUN       # RUN: a finished `make run`, whose fitted default is used
+    synthpipe train hopper/medium-replay -g synther -o RUN     # SynthER as it comes, which `make run` makes smaller
+    python benchmarks/synther_scale.py RUN
 
 Two workers fill a store in one go: seconds and peak memory of all processes together count. A second store is filled by
 the same command, which is killed (SIGKILL, the whole process group) three times on the way. A third, smaller one is
@@ -24,6 +25,9 @@ from typing import Any
 from evidence import record
 
 from synth_pipeline import store
+from synth_pipeline.generators.base import build
+from synth_pipeline.generators.synther import SyntherConfig
+from synth_pipeline.run_config import open_run
 
 ROWS, FEW = 5_000_000, 400_000
 MINUTES, MEMORY_MB = 25.0, 1500.0
@@ -103,6 +107,8 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="run directory with a fitted default")
     parser.add_argument("--rows", type=int, default=ROWS)
     arguments = parser.parse_args()
+    config = build(open_run(arguments.run)[1].generator).config
+    assert config == SyntherConfig(), f"{arguments.run} is not the default that the other claims are about"
     began = time.perf_counter()
     whole, broken, one, two = (prepared(arguments.run, name) for name in ("whole", "broken", "one", "two"))
     measured = unbroken(whole, arguments.rows, workers=2)

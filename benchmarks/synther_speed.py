@@ -3,7 +3,7 @@
     python benchmarks/synther_speed.py               # a quarter of an hour on an idle machine
 
 Single rounds scatter by a tenth; the claim is the median of the rounds, the quartiles stand beside it. Both compute in
-the precision that is native (`precision`), and so is the peak that shares of it are stated of.
+the precision that is native (`precision`); shares of the peak are of float32's, as measured in the same minute.
 """
 
 from __future__ import annotations
