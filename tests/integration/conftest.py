@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import command_line
+import numpy as np
 import pytest
+from toy_data import plain_rows
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,15 @@ def copied(smoke, tmp_path, shell):
     """A copy of the finished run that a test may change; the shell stands in it."""
     shutil.copytree(smoke.folder, tmp_path, dirs_exist_ok=True)
     return Finished(tmp_path, smoke.said)
+
+
+@pytest.fixture
+def littered(smoke, tmp_path, shell):
+    """A finished run, and files of other people; the run is shared, so nothing may touch it."""
+    for name in ("data", "runs"):
+        (tmp_path / name).symlink_to(smoke.folder / name)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "config.yaml").write_text("database: postgres\n")
+    np.savez(tmp_path / "mine.npz", **plain_rows(5))
+    return tmp_path

@@ -116,3 +116,14 @@ def hashes(folder, *, but=()):
 
 def file_hash(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def refused(answer, code, kind, named, fix):
+    """The answer is the form of error, with this exit code, naming this, and telling this."""
+    error = answer.error()
+    assert "Traceback" not in answer.out + answer.err
+    assert (answer.code, error["kind"]) == (code, f"{kind}Error")
+    assert "found" in error or "accepted" in error
+    assert named in " ".join([error["what"], error.get("found", ""), error.get("accepted", "")])
+    assert fix in error["fix"]
+    return error

@@ -48,3 +48,15 @@ def toy_dataset(lengths=(20, 31, 1, 18, 25, 40, 12), seed=0):
 def toy_rows(lengths=(20, 31, 1, 18, 25, 40, 12), seed=0):
     """The same rows without their episodes."""
     return Dataset(SPEC, rows=random_episodes(lengths, seed).transitions())
+
+
+def plain_rows(count, **changes):
+    """Columns of rows that any file may hold; `changes` replaces some."""
+    columns = {
+        "observations": np.zeros((count, 2), np.float32),
+        "actions": np.zeros((count, 1), np.float32),
+        "rewards": np.zeros(count, np.float32),
+        "terminations": np.zeros(count, bool),
+        "truncations": np.arange(count) % 50 == 49,
+    }
+    return {**columns, **changes}
