@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from synth_pipeline.config import Config
 from synth_pipeline.data.containers import Transitions
@@ -200,6 +201,12 @@ class Postprocess:
         """Flags `[n]` by the environment's function; it must be known."""
         assert self._terminated is not None
         return self._terminated(next_observations)
+
+    def ended(self, observations: Array) -> npt.NDArray[np.bool_]:
+        """`[n]`, states in which an episode has ended, so that no row begins there; none where it is not derived."""
+        if self._terminated is None:
+            return np.zeros(len(observations), bool)
+        return np.asarray(self._terminated(observations), bool)
 
     def bounded(self, columns: Mapping[str, Array]) -> dict[str, Array]:
         """The columns that have limits, moved inside them."""

@@ -11,7 +11,8 @@ Our differences, each a setting
      z-scored: the maps stretch s' - s where it is small.)
   3. A pre-norm network modulated by the noise level, 19 times smaller than the published one.
   4. DPM-Solver++(2M) with few calls of the network instead of 255, from a noise that keeps rows near the data.
-  5. Terminations come from the environment's own function where it is known; otherwise they are modelled.
+  5. Terminations come from the environment's own function where it is known, and (s, a) that begin where it says that
+     an episode has ended are drawn again, for no real row does; otherwise they are modelled.
   6. Values at a bound (clipped velocities, saturated actions) are spread beyond it to learn, and clipped when drawn.
   7. `familiar`: (s, a) on which the ensemble of the dynamics disagrees more than on nearly all real rows are drawn
      again: the model cannot tell what follows there (as MOReL's detector of unknown (s, a), Kidambi et al. 2020,
@@ -227,6 +228,7 @@ class SynthER:
     def _strange(self, first: Array, expected: Moments) -> npt.NDArray[np.bool_]:
         """`[n]`, (s, a) that are not to be kept."""
         strange = expected.disagreement > self._limit
+        strange |= self._post.ended(self._layout.unpack(first)["observations"])
         return strange if self._support is None else strange | ~self._support.covers(first)
 
     def _audited(

@@ -196,7 +196,7 @@ def against_truth(
         *oracle.clipped_share(real, synthetic, truth, seed=seed),
         *oracle.calibration(real, synthetic, truth.kernel, seed=seed),
         *terminations.terminations(real, pair, truth.terminated, sample=sample, seed=seed),
-        *terminations.prevalence(real, synthetic, seed=seed),
+        *terminations.prevalence(real, synthetic, truth.terminated, seed=seed),
     ]
 
 

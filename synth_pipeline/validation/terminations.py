@@ -2,7 +2,8 @@
 
 For recall and precision the truth is the environment's termination function applied to the oracle's next state: what
 would have happened. Prevalence needs no truth: it asks whether rows end as often as real ones. A generator that never
-falls has neither a missed flag nor a wrong one.
+falls has neither a missed flag nor a wrong one. A row that begins where an episode has ended is no end: real data do
+not go on there.
 """
 
 from __future__ import annotations
@@ -66,12 +67,16 @@ def terminations(
     return measured
 
 
-def prevalence(real: Dataset, synthetic: Transitions, *, seed: int = 0) -> list[Measurement]:
-    """`terminations.prevalence`: the flagged share of all rows over that of the real ones.
+def prevalence(
+    real: Dataset, synthetic: Transitions, terminated: Callable[[Array], Array] | None = None, *, seed: int = 0
+) -> list[Measurement]:
+    """`terminations.prevalence`: the share of rows that end over that of the real ones.
 
     Args:
         real: The real data.
         synthetic: What is judged.
+        terminated: The termination function of observations, where it is known: rows that begin after an end count as
+            rows that do not end.
         seed: Seed of the floor's splits.
 
     Returns:
@@ -80,8 +85,8 @@ def prevalence(real: Dataset, synthetic: Transitions, *, seed: int = 0) -> list[
     rows = real.transitions()
     if "terminations" not in rows or "terminations" not in synthetic or not len(synthetic):
         return [_prevalence(None, None, {"why": "no flags"}, len(synthetic))]
-    ends, flagged = (np.asarray(side["terminations"], bool) for side in (rows, synthetic))
-    details: dict[str, Any] = {"real": [int(ends.sum()), len(ends)], "flagged": [int(flagged.sum()), len(flagged)]}
+    (ends, after), (flagged, beyond) = (_ends(side, terminated) for side in (rows, synthetic))
+    details: dict[str, Any] = {"real": _counts(ends, after), "generated": _counts(flagged, beyond)}
     if ends.sum() < ENOUGH:
         details["why"] = f"{int(ends.sum())} of the real rows end, {ENOUGH} are needed"
         return [_prevalence(None, None, details, len(synthetic))]
@@ -92,6 +97,17 @@ def prevalence(real: Dataset, synthetic: Transitions, *, seed: int = 0) -> list[
 
     floor = floor_of_rows(real, of_half, "nearest", seed, target=1.0)
     return [_prevalence(float(flagged.mean() / ends.mean()), floor, details, len(synthetic))]
+
+
+def _ends(rows: Transitions, terminated: Callable[[Array], Array] | None) -> tuple[Bools, Bools]:
+    """Rows that end, and rows that begin where an episode has ended."""
+    flagged = np.asarray(rows["terminations"], bool)
+    after = np.zeros(len(rows), bool) if terminated is None else np.asarray(terminated(rows["observations"]), bool)
+    return flagged & ~after, after
+
+
+def _counts(ends: Bools, after: Bools) -> dict[str, int]:
+    return {"rows": len(ends), "ends": int(ends.sum()), "begin after an end": int(after.sum())}
 
 
 def rates(true: Bools, flagged: Bools) -> tuple[float | None, float | None]:

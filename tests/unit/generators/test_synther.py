@@ -244,6 +244,16 @@ def test_rows_beside_all_real_ones_in_some_plane_are_drawn_again(choosy):
     assert outside[1] < 0.3 * outside[0]
 
 
+def test_no_row_begins_where_an_episode_has_ended(choosy):
+    """A blurred density of states puts some behind the line that real ones never cross."""
+    free = unlimited(choosy[1])
+    line = np.quantile(draw(free, 2000)["observations"][:, 0], 0.8)
+    free._post._terminated = lambda states: states[:, 0] > line
+    drawn = draw(free, 2000)
+    assert np.mean(drawn["observations"][:, 0] > line) < 0.01  # a fifth, drawn again up to four times
+    assert np.mean(drawn["terminations"]) > 0.01
+
+
 def test_whole_rows_and_all_shares_leave_the_draw_as_it_is():
     joint = fitted(rows="joint", familiar=0.5, supported=0.5)
     assert (joint._limit, joint._support) == (np.inf, None)

@@ -79,7 +79,19 @@ def test_prevalence_by_hand():
     real = Dataset(SPEC, rows=table([0] * 100, [1] * 25 + [0] * 75))
     (found,) = prevalence(real, table([0] * 50, [1] * 5 + [0] * 45))
     assert (found.value, found.floor, found.target) == (pytest.approx(0.4), None, 1.0)
-    assert found.details == {"real": [25, 100], "flagged": [5, 50]}
+    assert found.details == {
+        "real": {"rows": 100, "ends": 25, "begin after an end": 0},
+        "generated": {"rows": 50, "ends": 5, "begin after an end": 0},
+    }
+
+
+def test_a_row_that_begins_after_an_end_is_no_end():
+    real = Dataset(SPEC, rows=table([0] * 100, [1] * 25 + [0] * 75))
+    rows = table([1] * 20 + [0] * 30, [1] * 25 + [0] * 25)
+    assert prevalence(real, rows)[0].value == pytest.approx(2.0)
+    (found,) = prevalence(real, rows, ends)
+    assert found.value == pytest.approx(0.4)
+    assert found.details["generated"] == {"rows": 50, "ends": 5, "begin after an end": 20}
 
 
 def test_rows_that_never_end_have_prevalence_0_though_no_flag_is_wrong():
