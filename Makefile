@@ -15,7 +15,7 @@ test: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m compileall -q synth_pipeline
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 evidence: $(STAMP)
 	$(BIN)/python benchmarks/evidence.py $(CLAIM)
