@@ -52,8 +52,8 @@ class Against:
         held_out: Ids of its episodes that the generator did not see; None: not known.
         rules: The user's rules.
         learn_oracle: Learn what follows where no simulator is known, which takes about a minute.
-        learn_floor: Learn the dynamics from the training episodes and put its held-out errors beside those of the rows,
-            which takes about two minutes.
+        learn_floor: Learn the dynamics from the training episodes and put its held-out errors beside those of the rows;
+            as slow as such a training is.
         expectations: Also keep the gate as Great Expectations suites and Data Docs, which takes seconds.
         pictures: Draw the pictures of the report, and what they need of controls.
         splits: Pairs of real halves behind each floor that is costly.

@@ -128,7 +128,7 @@ class Trainer(Learner):
         """
         rows, c = data.to(self.device), self.config
         if checkpoint is not None:
-            self._rows_digest = hashlib.sha256(data.contiguous().numpy().data).hexdigest()
+            self._rows_digest = hashlib.sha256(data.cpu().contiguous().numpy().data).hexdigest()
 
         def draw(rng: torch.Generator) -> Tensor:
             return rows[torch.randint(len(rows), (c.batch_size,), generator=rng, device=self.device)]
