@@ -297,7 +297,7 @@ def absolute(bench: Bench, ours: Mapping[str, Measurement], began: float) -> Non
         if claim == "terminations" and value > 1:
             details["why"] = (
                 "states one step before an end fill so thin a layer that the diffusion blurs it: too few rows reach it"
-                " (not among the bars, which ask this of hopper; `generator.condition=near_terminal` aims at more)"
+                " (not among the bars, which ask this of hopper)"
             )
         record(name, value, bar=bar, unit=unit, seconds=seconds, details=details)
 

@@ -23,7 +23,7 @@ settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items):
-    """Long tests first, so that at the end no worker waits for one of them."""
+    """Files with long tests first, so that at the end no worker waits for one of them."""
     items.sort(key=lambda item: "slow" not in item.keywords)
 
 

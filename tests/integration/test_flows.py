@@ -28,7 +28,7 @@ IMPOSSIBLE = {"name": "impossible", "rules": [{"metric": "marginals.mean", "at_l
 
 @pytest.fixture(scope="session")
 def server():
-    """Ten seconds to start, so all tests share it, and none is marked slow, which would take it to another process."""
+    """Ten seconds to start, so all tests share it."""
     with prefect_test_harness(server_startup_timeout=120):
         yield
 
