@@ -1,6 +1,6 @@
 """Finished cells of a study beside the evidence, so that days of training outlive the folder they ran in.
 
-Each has the commit at which it was put there: a study that runs for days shows whether its code stood still.
+Each has the commit at which it came: a study that runs for days shows whether its code stood still.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 from evidence import COMMIT
 
 from synth_pipeline.evaluation.study import Cell, StudyConfig
-from synth_pipeline.runs import read_json, write_bytes, write_json
+from synth_pipeline.runs import Run, read_json, write_bytes, write_json
 from synth_pipeline.scale.studies import Results, run_study, tasks_of
+from synth_pipeline.store.lock import working
 
 
 def unpack(record: Path, folder: Path) -> None:
@@ -66,9 +67,13 @@ def refresh(record: Path, study: StudyConfig, folder: Path) -> None:
 def run_on_record(
     study: StudyConfig, folder: Path, record: Path, *, workers: int, only: Callable[[Cell], bool] = lambda cell: True
 ) -> Results:
-    """`run_study` from what is on record; what it finishes gets there, also when it is interrupted."""
-    unpack(record, folder)
-    try:
-        return run_study(study, folder, workers=workers, yes=True, only=only)
-    finally:
-        pack(record, study, folder)
+    """`run_study` from what is on record; each cell gets there as it comes, so that its commit is that of its code.
+
+    Raises:
+        BusyError: While another process works in the folder: both would make the rows that their studies share.
+    """
+    with working(Run(folder)):
+        refresh(record, study, folder)
+        return run_study(
+            study, folder, workers=workers, yes=True, only=only, finished=lambda _: pack(record, study, folder)
+        )

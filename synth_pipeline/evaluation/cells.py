@@ -204,7 +204,8 @@ def _returns(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
 
 def _values(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
     study, (real, _), c = task.study, drawn(task.study, task.cell), _probe_numbers(task)
-    policy, truth = _truth(study.dataset, study.rows, study.held_out, study.seed, c.policy, c.states, c.discount)
+    asked = ProbeConfig(policy=c.policy, states=c.states, discount=c.discount, rollouts=c.rollouts)
+    policy, truth = _truth(study.dataset, study.rows, study.held_out, study.seed, asked)
     fqe, seed = FQE(policy, c), agent_seed(study, task.cell)
     try:
         probe = probe_values(fqe, _mixture(task, real), truth, seed=seed, checkpoint=state)
@@ -228,17 +229,16 @@ def _probe_numbers(task: Task) -> ProbeConfig:
 
 
 @lru_cache(maxsize=2)
-def _truth(
-    dataset: str, rows: int | None, share: HeldOut, seed: int, which: Any, states: int, discount: float
-) -> tuple[Policy, MonteCarlo]:
+def _truth(dataset: str, rows: int | None, share: HeldOut, seed: int, c: ProbeConfig) -> tuple[Policy, MonteCarlo]:
     """The fixed policy, and its values in held-out states; the same for all arms."""
     unseen = _parts(dataset, rows, share, seed).held_out
     if unseen is None:
         raise SourceError("values are judged in held-out states", found="data without episodes to hold out")
     environment = envs.make(str(unseen.spec.environment))
-    policy = fixed_policy(environment, which)
-    chosen = held_out_states(environment, unseen, count=states, seed=seed)
-    return policy, monte_carlo_values(environment, chosen, policy, discount=discount, seed=seed)
+    policy = fixed_policy(environment, c.policy)
+    chosen = held_out_states(environment, unseen, count=c.states, seed=seed)
+    found = monte_carlo_values(environment, chosen, policy, discount=c.discount, rollouts=c.rollouts, seed=seed)
+    return policy, found
 
 
 def _judged(agent: Agent, real: Dataset, task: Task, state: Path) -> tuple[list[dict[str, Any]], Diverged | None]:

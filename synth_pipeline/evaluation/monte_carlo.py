@@ -6,6 +6,10 @@ needs, so no walk starts there. On the way the runners keep the simulator's stat
 one step of six, and walked on from what is seen it falls where it never does. Other environments iterate the oracle
 from observation to observation, and the share of steps from a clipped one is stated. Walks are cut after H steps with
 gamma^H <= 0.01. Time limits end no walk: they are no terminations, and values look beyond.
+
+Deterministic does not mean known: from two halfcheetahs that differ in the last bit of float32, walks drift apart until
+their returns differ by a fifth of the spread between states. Several walks of one state start anywhere within that bit,
+and their mean is what data can know of it.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from synth_pipeline.sources.collect import make_actor
 Policy = Callable[[Array], Array]  # deterministic: `[n, o]` -> `[n, a]`, physical units
 ADDRESS = 1_002
 TAIL = 0.01  # largest weight of what comes after a walk
+ROUNDING = 2.0**-24  # of float32, relative
 ROWS_AT_ONCE = 4_096
 
 
@@ -90,8 +95,8 @@ class MonteCarlo:
     Attributes:
         states: `[n, o]`, those that a walk could start in.
         values: `[n]`, mean discounted return over the rollouts.
-        errors: `[n]`, standard error of it over the rollouts; 0 where the dynamics are deterministic, NaN for one
-            rollout of stochastic ones.
+        errors: `[n]`, standard error of it over the rollouts; for one rollout, 0 where the dynamics are deterministic
+            and NaN where they are not.
         discount: gamma.
         horizon: H, steps after which walks are cut.
         rollouts: Walks a state.
@@ -121,7 +126,9 @@ class MonteCarlo:
         """What a report states, as plain JSON."""
         names = ("discount", "horizon", "tail", "rollouts", "left_out", "truncated", "clipped_steps", "clipped_walks")
         facts = {name: getattr(self, name) for name in names}
-        return {"states": len(self.values), "mean": float(self.values.mean()), "std": float(self.values.std()), **facts}
+        spread = {"mean": float(self.values.mean()), "std": float(self.values.std())}
+        error = float(np.sqrt(np.mean(np.square(self.errors))))
+        return {"states": len(self.values), **spread, "error": error if math.isfinite(error) else None, **facts}
 
 
 def monte_carlo_values(
@@ -142,8 +149,8 @@ def monte_carlo_values(
         policy: Who acts.
         discount: gamma, below 1.
         horizon: Steps of a walk; None: as many as bring gamma^H to 0.01.
-        rollouts: Walks a state; deterministic dynamics are walked once.
-        seed: Noise of stochastic dynamics.
+        rollouts: Walks a state; of deterministic dynamics, one starts in it, several within the rounding of float32.
+        seed: Of noise and rounding.
 
     Raises:
         ConfigError: When a walk would be cut too early, or for a count below 1.
@@ -153,10 +160,12 @@ def monte_carlo_values(
     horizon = walk_length(discount, horizon)
     if rollouts < 1:
         raise ConfigError("a value needs at least one rollout", found=rollouts)
-    rollouts = rollouts if environment.spec.stochastic else 1
+    rng = stream(seed, Stage.EVALUATE, ADDRESS, 1)
     kept = states[environment.resettable(states)]
     starts = np.repeat(kept, rollouts, axis=0).astype(np.float64)
-    walkers = _walkers(environment, starts, stream(seed, Stage.EVALUATE, ADDRESS, 1))
+    if rollouts > 1 and not environment.spec.stochastic:
+        starts *= 1 + rng.uniform(-ROUNDING, ROUNDING, starts.shape)
+    walkers = _walkers(environment, starts, rng)
     returns, running = _walk(
         walkers, environment, starts, policy, np.power(discount, np.arange(horizon), dtype=np.float64)
     )
@@ -165,11 +174,12 @@ def monte_carlo_values(
     if not whole.any():
         raise SourceError(f"{environment.spec.name}: no state can be walked from", found=f"{len(states):,} states")
     found = returns[whole]
-    errors = found.std(axis=1, ddof=1) / math.sqrt(rollouts) if rollouts > 1 else np.full(len(found), np.nan)
+    unknown = np.nan if environment.spec.stochastic else 0.0
+    errors = found.std(axis=1, ddof=1) / math.sqrt(rollouts) if rollouts > 1 else np.full(len(found), unknown)
     return MonteCarlo(
         kept[whole],
         found.mean(axis=1),
-        errors if environment.spec.stochastic else np.zeros(len(found)),
+        errors,
         discount,
         horizon,
         rollouts,

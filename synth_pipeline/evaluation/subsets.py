@@ -1,10 +1,15 @@
-"""Draws of a smaller dataset: whole episodes in random order, so that small data are what little collecting gives."""
+"""Draws of a smaller dataset: whole episodes in random order, so that small data are what little collecting gives.
+
+Where the data say by whom an episode was collected (the column `behaviour` of ours), a draw has all of them in the
+shares of the whole, as far as whole episodes allow: a tenth of expert rows is one long episode of twenty, and left to
+chance one draw in three has none.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from synth_pipeline.data.containers import Episodes, concatenate_episodes
+from synth_pipeline.data.containers import Episodes, Integers, concatenate_episodes
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.errors import ConfigError, SourceError
 from synth_pipeline.seeding import Stage, stream
@@ -35,7 +40,7 @@ def draw_subset(data: Dataset, rows: int | None, *, draw: int, seed: int = 0) ->
         raise ConfigError(
             "there are not so many rows to draw from", found=f"{rows:,}", accepted=f"1 to {episodes.num_rows:,}"
         )
-    order = stream(seed, Stage.EVALUATE, 0, draw).permutation(len(episodes))
+    order = _order(episodes, stream(seed, Stage.EVALUATE, 0, draw))
     ends = np.cumsum(episodes.lengths[order])
     count = int(np.searchsorted(ends, rows)) + 1
     whole, last = order[: count - 1], order[count - 1]
@@ -45,6 +50,19 @@ def draw_subset(data: Dataset, rows: int | None, *, draw: int, seed: int = 0) ->
     rest = order[count:]
     found = Dataset(data.spec, subset)
     return found, Dataset(data.spec, episodes.take(np.sort(rest))) if len(rest) else None
+
+
+def _order(episodes: Episodes, rng: np.random.Generator) -> Integers:
+    """Episodes at random; of n of one behaviour, the i-th stands at (i + u) / n of the way, with one u for all."""
+    order = rng.permutation(len(episodes))
+    if "behaviour" not in episodes.columns:
+        return order
+    behaviours = episodes["behaviour"][episodes.starts[:-1]][order]
+    places = np.empty(len(order))
+    for behaviour in np.unique(behaviours):
+        own = np.flatnonzero(behaviours == behaviour)
+        places[own] = (np.arange(len(own)) + rng.random()) / len(own)
+    return order[np.argsort(places, kind="stable")]
 
 
 def cut(episode: Episodes, steps: int) -> Episodes:

@@ -52,6 +52,7 @@ class ProbeConfig(FQEConfig):
 
     policy: Literal["best", "medium"] | int = Setting("best", description="whose values; a number: of the snapshot")
     states: int = Setting(500, ge=LEAST_STATES, description="held-out states that values are judged in")
+    rollouts: int = Setting(1, ge=1, description="walks a state that its true value is the mean of")
 
 
 class FQE(Agent):

@@ -65,7 +65,13 @@ def bill(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted =
 
 
 def run_study(
-    study: StudyConfig, folder: Path, *, workers: int | str = 1, yes: bool = False, only: Wanted = lambda cell: True
+    study: StudyConfig,
+    folder: Path,
+    *,
+    workers: int | str = 1,
+    yes: bool = False,
+    only: Wanted = lambda cell: True,
+    finished: Callable[[Task], None] = lambda task: None,
 ) -> Results:
     """Every cell of a study, from what is there.
 
@@ -75,6 +81,7 @@ def run_study(
         workers: Processes of one thread each, or a Dask scheduler; they change nothing but the time.
         yes: Go ahead even when it takes more than an hour.
         only: Which cells are wanted.
+        finished: Told of every cell whose result has come.
 
     Raises:
         ConfigError: When it takes more than an hour.
@@ -89,7 +96,8 @@ def run_study(
         begin = time.monotonic()
         for wave in ([task.base for task in left], left):  # what is labelled anew is there before two ask for it
             _run("arms", make_arm, _arms(wave), "arms", workers=workers)
-        _run("evaluate", run_cell, left, "cells", workers=workers, there=len(every) - len(left))
+        there = len(every) - len(left)
+        _run("evaluate", run_cell, left, "cells", workers=workers, there=there, finished=finished)
         say("evaluate", f"{counted(len(left), 'cell')} in {duration(time.monotonic() - begin)}")
     return {task.cell: read_json(task.result_file) for task in every}
 
@@ -101,7 +109,14 @@ def _arms(tasks: Sequence[Task]) -> list[Task]:
 
 
 def _run(
-    label: str, function: Callable[[Task], Any], tasks: Sequence[Task], unit: str, *, workers: int | str, there: int = 0
+    label: str,
+    function: Callable[[Task], Any],
+    tasks: Sequence[Task],
+    unit: str,
+    *,
+    workers: int | str,
+    there: int = 0,
+    finished: Callable[[Task], None] = lambda task: None,
 ) -> None:
     if not tasks:
         return
@@ -109,6 +124,7 @@ def _run(
         shared = (Path.cwd(), tasks[0].folder, data_folder())
         for task, _ in map_tasks(function, tasks, workers=workers, shared=shared):
             progress.advance(1, task.cell.label)
+            finished(task)
 
 
 def _seconds(task: Task) -> float:

@@ -363,9 +363,14 @@ def test_a_study_does_what_is_missing_and_says_so(tmp_path, capsys, monkeypatch)
     expected = studies.bill(small, tmp_path, workers=1)
     assert expected.cells == (2, 2)
     assert expected.arms == {"smote": 1}
-    found = studies.run_study(small, tmp_path)
+    told = []
+    found = studies.run_study(
+        small, tmp_path, finished=lambda task: told.append((task.cell, task.result_file.exists()))
+    )
     assert set(found) == set(cells(small))
-    assert studies.run_study(small, tmp_path) == found
+    assert told == [(cell, True) for cell in cells(small)]
+    assert studies.run_study(small, tmp_path, finished=lambda task: told.clear()) == found
+    assert told, "what was there is no news"
     assert "nothing to do: 2 cells are there" in capsys.readouterr().out
     assert len(studies.missing(studies.tasks_of(study(seeds=2), tmp_path))) == 2, "more seeds keep what is there"
 

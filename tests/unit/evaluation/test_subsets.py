@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
-from toy_data import toy_dataset, toy_rows
+from toy_data import SPEC, random_episodes, toy_dataset, toy_rows
 
+from synth_pipeline.data.containers import Episodes
+from synth_pipeline.data.fields import Field
+from synth_pipeline.data.rows import Dataset
+from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import ConfigError, SourceError
 from synth_pipeline.evaluation.subsets import draw_subset
 
@@ -60,3 +64,21 @@ def test_what_cannot_be_drawn_is_refused():
         draw_subset(toy_dataset(), 148, draw=0)
     with pytest.raises(SourceError, match="by episode"):
         draw_subset(toy_rows(), 10, draw=0)
+
+
+def test_a_draw_has_every_behaviour_in_its_share():
+    """30 episodes of one behaviour among 600 of another: a draw of 21 has one, or two where the last is cut."""
+    kinds = np.random.default_rng(0).permutation(np.repeat([3, 8], [600, 30]))
+    plain = random_episodes(np.full(630, 4))
+    columns = {**plain.columns, "behaviour": np.repeat(kinds, 4)}
+    spec = DatasetSpec(dataset_id="toy/mixed", fields=(*SPEC.fields, Field(name="behaviour", kind="index")))
+    data = Dataset(spec, Episodes(plain.observations, plain.final_observations, plain.starts, columns))
+    counts, first = [], []
+    for draw in range(20):
+        subset, rest = draw_subset(data, 21 * 4, draw=draw)
+        counts.append(np.sum(subset.episodes["behaviour"] == 8) / 4)
+        first.append(int(np.flatnonzero(subset.episodes["behaviour"] == 8)[0] // 4))
+        assert len(subset) + len(rest) == len(data)
+        assert not keys(subset) & keys(rest)
+    assert counts == [1] * 20
+    assert len(set(first)) > 5, "where it stands is drawn"

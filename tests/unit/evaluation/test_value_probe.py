@@ -86,6 +86,7 @@ def test_stochastic_values_agree_with_the_moments_of_a_linear_system():
     assert 0.5 < z.std() < 1.5
     once = monte_carlo_values(toy, states, lambda s: s @ gain.T, discount=discount, seed=1)
     assert np.isnan(once.errors).all()
+    assert once.plain()["error"] is None
 
 
 def test_a_runner_is_walked_on_from_what_its_observations_hide():
@@ -102,6 +103,21 @@ def test_a_runner_is_walked_on_from_what_its_observations_hide():
     assert found.left_out == 1  # what stands at its clip cannot be reset
     np.testing.assert_allclose(found.values, followed, atol=2e-3)
     assert found.clipped_steps == 0
+
+
+def test_walks_of_one_state_start_within_the_rounding_of_float32_and_tell_chaos_from_order():
+    environment = envs.make("halfcheetah")
+    policy = fixed_policy(environment, "medium")
+    real = rollout(environment, Actor(policy), episodes=1, seed=0, max_steps=60)
+    states = real.observations[20:60:8]
+    alone, several = (monte_carlo_values(environment, states, policy, rollouts=n) for n in (1, 4))
+    assert alone.errors.tolist() == [0] * 5
+    assert (several.rollouts, len(several.values)) == (4, 5)
+    assert several.errors.max() > 1, "459 steps make returns of their own of the last bit"
+    assert several.plain()["error"] == pytest.approx(np.sqrt(np.mean(several.errors**2)))
+    at_rest = np.array([[0.5, 0.0, 0.0, 0.0], [-0.5, 0.5, 0.0, 0.0]])
+    still_values = [monte_carlo_values(PointMass(), at_rest, still, discount=0.9, rollouts=n).values for n in (1, 4)]
+    np.testing.assert_allclose(*still_values, rtol=1e-6)
 
 
 class Actor:
