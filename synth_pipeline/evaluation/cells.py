@@ -69,6 +69,11 @@ class Task(NamedTuple):
         return self.folder / "rows" / f"{self.study.arms[self.cell.arm].kind}-{key}.npz"
 
     @property
+    def lost_file(self) -> Path:
+        """Why there are no such rows: what makes them diverged."""
+        return self.rows_file.with_suffix(".diverged.json")
+
+    @property
     def result_file(self) -> Path:
         """What the cell found."""
         return self.folder / "cells" / f"{self.cell.label}-{self.key[:12]}.json"
@@ -123,16 +128,32 @@ def drawn(study: StudyConfig, cell: Cell) -> tuple[Dataset, Dataset | None]:
 
 
 def make_arm(task: Task) -> float:
-    """Make the rows of a cell's arm, and those that it labels anew, once; returns the seconds that all of it takes."""
+    """Make the rows of a cell's arm, and those that it labels anew, once; returns the seconds that all of it takes.
+
+    A training that diverges is kept too: its cells have diverged with it, and those of other arms go on.
+    """
     path = task.rows_file
     if path.exists():
         return _made(path)[1]
     before = 0.0 if task.base is task else make_arm(task.base)
+    if lost := lost_arm(task):
+        return float(lost["seconds"])
     begin = time.perf_counter()
-    rows = _rows_of_store(task) if task.study.arms[task.cell.arm].kind == STORE else _made_rows(task)
+    try:
+        rows = _rows_of_store(task) if task.study.arms[task.cell.arm].kind == STORE else _made_rows(task)
+    except TrainingDivergedError as error:
+        seconds = before + time.perf_counter() - begin
+        write_json(task.lost_file, {"reason": Diverged.by(error, 0).reason, "seconds": seconds})
+        return seconds
     seconds = before + time.perf_counter() - begin
     _write_rows(path, rows, seconds)
     return seconds
+
+
+def lost_arm(task: Task) -> dict[str, Any] | None:
+    """`reason` and `seconds` where what makes or labels the rows of an arm has diverged."""
+    files = (one.lost_file for one in (task, task.base))
+    return next((read_json(path) for path in files if path.exists()), None)
 
 
 def _rows_of_store(task: Task) -> Transitions:
@@ -170,11 +191,11 @@ def run_cell(task: Task) -> dict[str, Any]:
     """
     path = task.result_file
     if path.exists():
-        found: dict[str, Any] = read_json(path)
-        return found
+        known: dict[str, Any] = read_json(path)
+        return known
     begin, state = time.perf_counter(), path.with_suffix(".safetensors")
-    found, diverged = (_values if task.study.outcome == "values" else _returns)(task, state)
-    mixed, took = _made(task.rows_file) if task.mixes else (0, 0.0)
+    found, diverged = _trained(task, state)
+    mixed, took = _mixed(task)
     body = {
         "cell": task.cell._asdict(),
         "settings": {"kind": task.settings["kind"], **task.study.numbers(task.cell.agent, task.cell.arm).plain()},
@@ -193,6 +214,20 @@ def run_cell(task: Task) -> dict[str, Any]:
 def agent_seed(study: StudyConfig, cell: Cell) -> int:
     """The same in every arm of a pair."""
     return 1_000 * (study.seed + cell.draw) + cell.seed
+
+
+def _trained(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
+    values = task.study.outcome == "values"
+    if lost := lost_arm(task):
+        return {"values": None} if values else {"evaluations": []}, Diverged(0, f"no rows to mix in: {lost['reason']}")
+    return (_values if values else _returns)(task, state)
+
+
+def _mixed(task: Task) -> tuple[int, float]:
+    """How many rows are mixed in, and the seconds that making them took."""
+    if lost := lost_arm(task):
+        return 0, float(lost["seconds"])
+    return _made(task.rows_file) if task.mixes else (0, 0.0)
 
 
 def _returns(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from synth_pipeline.agents.replay import Mixture
 from synth_pipeline.errors import ConfigError
-from synth_pipeline.evaluation.cells import Task, agent_of, data_of, drawn, make_arm, run_cell
+from synth_pipeline.evaluation.cells import Task, agent_of, data_of, drawn, lost_arm, make_arm, run_cell
 from synth_pipeline.evaluation.study import Cell, StudyConfig, cells
 from synth_pipeline.runs import read_json
 from synth_pipeline.scale.tasks import at_once, map_tasks
@@ -104,8 +104,8 @@ def run_study(
 
 def _arms(tasks: Sequence[Task]) -> list[Task]:
     """One task for every set of rows that is not there."""
-    files = {task.rows_file: task for task in tasks if task.mixes and not task.rows_file.exists()}
-    return list(files.values())
+    files = {task.rows_file: task for task in tasks if task.mixes}
+    return [task for path, task in files.items() if not path.exists() and lost_arm(task) is None]
 
 
 def _run(

@@ -209,6 +209,37 @@ def test_arms_of_one_generator_fit_it_once(tmp_path, monkeypatch):
         assert all(np.array_equal(one[name], two[name]) for name in one.files if name != "seconds")
 
 
+def test_an_arm_whose_generator_diverges_loses_its_cells_and_no_others(tmp_path, monkeypatch):
+    fitted = []
+
+    class Explodes(Smote):
+        def fit(self, data, **given):
+            fitted.append(data)
+            raise TrainingDivergedError("training diverged", found="loss inf at step 3")
+
+    build = arms_module.build
+    monkeypatch.setattr(
+        arms_module, "build", lambda settings: Explodes() if settings["kind"] == "copula" else build(settings)
+    )
+    monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, **_: ((t, function(t)) for t in tasks))
+    kinds = {"made": "generated", "labelled": "relabelled"}
+    arms = {name: {"kind": kind, "generator": {"kind": "copula"}, "rows": 200} for name, kind in kinds.items()}
+    given = study(arms={**arms, **PLAIN["arms"]}, seeds=1)
+    found = {cell.arm: body for cell, body in studies.run_study(given, tmp_path).items()}
+    for arm in kinds:
+        assert found[arm]["diverged"] == {
+            "step": 0,
+            "reason": "no rows to mix in: training diverged: loss inf at step 3",
+        }
+        assert (found[arm]["evaluations"], found[arm]["mixed_rows"]) == ([], 0)
+    assert [found[arm]["diverged"] for arm in PLAIN["arms"]] == [None, None]
+    more = study(arms={**arms, **PLAIN["arms"]}, seeds=2)
+    assert len(studies.run_study(more, tmp_path)) == 8
+    assert len(fitted) == 1, "what diverged once diverges again"
+    rows = {row["arm"]: row for row in table(more, studies.run_study(more, tmp_path), None)}
+    assert rows["made"]["score"]["diverged"] == 2
+
+
 def test_what_was_mixed_in_and_what_it_cost_stand_beside_every_score(tmp_path):
     given = task(tmp_path, arm="smote")
     took = make_arm(given)
