@@ -129,7 +129,7 @@ def collect(
         return
     stages.collect(dataset, rows=rows, workers=chosen, repair=repair)
     sized = ["--rows", str(rows)] if rows else []
-    suggest("train", dataset, *sized, "-g", "smote", "-o", "runs/first")
+    suggest("train", dataset, *sized, "-g", "synther", "-o", "runs/first")
 
 
 @app.command()
@@ -146,7 +146,7 @@ def train(
         typer.Option(
             "-g",
             "--generator",
-            help="Generator, e.g. synther, vae, smote; default: smote.",
+            help="Generator: synther (the default), or a control, e.g. smote.",
             autocompletion=generator_names,
         ),
     ] = None,
@@ -162,7 +162,8 @@ def train(
     from synth_pipeline.sources import catalog
 
     run, place = Run(out), out / CONFIG
-    values = load_run_config(str(place)).model_dump(mode="json") if place.exists() else {}
+    fitted = (run.folder("model") / "generator").exists()  # by settings that stand: typing fewer asks for the same
+    values = load_run_config(str(place)).model_dump(mode="json") if fitted and place.exists() else {}
     values |= {"dataset": dataset} | ({} if seed is None else {"seed": seed})
     if generator not in (None, values.get("generator", {}).get("kind")):
         values["generator"] = {"kind": generator}
@@ -181,6 +182,8 @@ def train(
         method = f"{config.generator['kind']} on {dataset}, seed {config.seed}"
         planned_only("train", f"{method}, {config.held_out_in_words} held out, into {short(out / 'model')}")
         return
+    if place.exists() and not fitted and load_run_config(str(place)) != config:
+        say("train", f"{short(place)} is of an attempt that fitted nothing: these settings take its place")
     stages.train(run, config, tracker=track)
     suggest("generate", str(out), "-n", str(config.generate.rows))
 

@@ -105,7 +105,7 @@ class RunConfig(Config):
         0.1, description="share of episodes that no generator sees, or their ids"
     )
     collect: CollectSettings = Setting(CollectSettings(), description="size of a collected dataset")
-    generator: dict[str, Any] = Setting({"kind": "smote"}, description="kind, and the settings of that generator")
+    generator: dict[str, Any] = Setting({"kind": "synther"}, description="kind, and the settings of that generator")
     rules: dict[str, Any] = Setting({}, description="rules of your own: rows are moved into them, rejected, and judged")
     generate: GenerateSettings = Setting(GenerateSettings(), description="size and cut of the store")
     validation: ValidationSettings = Setting(ValidationSettings(), description="the gate")

@@ -351,6 +351,6 @@ class FitProgress:
             self._step = begun
         if values and self._tracker is not None:  # a fit without a loss only searches through its rows
             self._tracker.log(step, values)
-        self._progress.total = total  # less than before when a training turned out not to be needed
+        self._progress.total = total  # more than before when a training turned out to be needed
         self._progress.advance(step - self._step, "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
         self._step = step

@@ -152,7 +152,7 @@ class Phases:
     """Several trainings in a row that are reported and resumed as one.
 
     Attributes:
-        steps: Name of a phase -> its steps, in order; a phase that turns out not to be needed is taken out.
+        steps: Name of a phase -> its steps, in order.
         report: Gets (step of all, steps of all, values under the phase's name).
         checkpoint: Each phase keeps its state beside this file, under its name.
     """
@@ -160,6 +160,13 @@ class Phases:
     steps: dict[str, int]
     report: Report | None = None
     checkpoint: Path | None = None
+
+    def insert(self, name: str, steps: int, *, after: str) -> None:
+        """A phase that turned out to be needed."""
+        order = list(self.steps)
+        if name not in order:
+            order.insert(order.index(after) + 1, name)
+            self.steps = {n: self.steps.get(n, steps) for n in order}
 
     def phase(self, name: str) -> dict[str, Any]:
         """Keyword arguments of `Trainer.train` (and of every `fit`) for one phase."""

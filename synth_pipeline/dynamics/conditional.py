@@ -83,10 +83,8 @@ class Conditional:
         self.config, self._device = config or ConditionalConfig(), device
 
     def phases(self, name: str) -> dict[str, int]:
-        """Names and steps of the trainings of `fit`; the second may turn out not to be needed."""
-        mean = {name: self.config.regressor.trainer.gradient_steps}
-        noise = {f"{name}_residual": self.config.diffusion.trainer.gradient_steps}
-        return mean if self.config.residual == "none" else mean | noise
+        """Names and steps of the trainings of `fit` that are needed for sure; `fit` inserts that of the residual."""
+        return {name: self.config.regressor.trainer.gradient_steps}
 
     def fit(
         self,
@@ -121,8 +119,8 @@ class Conditional:
         self._test(x, y, groups, left_out, stream(seed, Stage.TRAIN, 10, address))
         self.noisy = self._decide()
         if not self.noisy.any():
-            phases.steps.pop(f"{name}_residual", None)
             return
+        phases.insert(f"{name}_residual", self.config.diffusion.trainer.gradient_steps, after=name)
         rest = (y - self._mean.predict(x).mean)[:, self.noisy]
         self._rest = self._diffusion()
         self._rest.fit(rest, given=x, seed=seed, address=2 * address + 1, **phases.phase(f"{name}_residual"))

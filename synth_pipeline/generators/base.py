@@ -235,6 +235,19 @@ class Postprocess:
         return self.from_columns(self.layout.unpack(x), provenance)
 
 
+def require_fitted(generator: Generator) -> None:
+    """For the first line of every `sample`.
+
+    Raises:
+        ConfigError: Before `fit` or `restore`, which leave the generator with its `_post`.
+    """
+    if not hasattr(generator, "_post"):
+        raise ConfigError(
+            f"this '{generator.kind}' was not fitted, so it has nothing to sample from",
+            fix="fit(dataset, seed=0) first, or load a saved one: synth_pipeline.generators.base.load(folder)",
+        )
+
+
 def _limits(spec: DatasetSpec) -> dict[str, tuple[Array, Array]]:
     """Bounds of the columns that have some: of the field, or what the environment clips observations to."""
     found = {

@@ -30,14 +30,24 @@ NEIGHBOUR = 10  # rank of the neighbour whose distance says how rare a row is
 
 
 def return_to_go(data: Dataset) -> Floats:
-    """`[n]`, discounted return from each row to the end of its episode, discount 0.99.
+    """`[n]`, discounted return from each row on, discount 0.99.
+
+    What follows a cut (a time limit, the end of the recording) is not in the data. It counts as going on at the mean
+    reward of the last steps, weighted by the discount as they lie back; were it nothing, the last rows of every episode
+    would be the best where rewards are negative, and the worst where they are positive.
 
     Raises:
         SourceError: Without episodes.
     """
-    if data.episodes is None:
+    episodes = data.episodes
+    if episodes is None:
         raise SourceError("a return needs episodes", found="independent rows", fix="--set generator.condition=reward")
-    return returns_to_go(data.episodes, DISCOUNT)
+    starts, last = episodes.starts[:-1], episodes.starts[1:] - 1
+    weights = DISCOUNT ** (np.repeat(last, episodes.lengths) - np.arange(episodes.num_rows))
+    recent = np.add.reduceat(weights * episodes["rewards"], starts) / np.add.reduceat(weights, starts)
+    beyond = np.where(episodes["terminations"][last], 0.0, DISCOUNT / (1 - DISCOUNT) * recent)
+    found: Floats = returns_to_go(episodes, DISCOUNT) + weights * np.repeat(beyond, episodes.lengths)
+    return found
 
 
 def reward(data: Dataset) -> Floats:

@@ -171,6 +171,10 @@ class GeneratorTests:
 
     # Same address, same bytes
 
+    def test_what_was_not_fitted_says_so(self):
+        with pytest.raises(ConfigError, match="was not fitted"):
+            build({"kind": self.kind, **self.quick}).sample(3, np.random.default_rng(0))
+
     def test_same_address_same_bytes(self, case):
         assert as_bytes(draw(case.generator).columns) == as_bytes(draw(case.generator).columns)
 

@@ -81,16 +81,20 @@ def test_the_mean_alone_is_where_nothing_is():
     y = rng.choice([-1.0, 1.0], (len(x), 1)) + 0.01 * rng.standard_normal((len(x), 1))
     model = fitted(y, x, residual="none")
     assert np.abs(model.sample(x, rng)).mean() < 0.3
-    assert list(model.phases("y")) == ["y"]
 
 
-def test_a_residual_that_is_not_needed_is_not_counted():
-    x, counted = rows(2000), []
-    model = Conditional(ConditionalConfig.parse(CONFIG))
-    phases = Phases(model.phases("y") | {"next": 10}, lambda *line: counted.append(line))
-    model.fit(x, hard(x), groups=np.arange(len(x)), seed=0, address=1, name="y", phases=phases)
-    phases.phase("next")["report"](10, 10, {"loss": 1.0})
-    assert counted[-1][:2] == (model.phases("y")["y"] + 10,) * 2
+def test_a_residual_is_counted_from_when_it_is_needed():
+    x, rng = rows(2000), np.random.default_rng(1)
+    noise = rng.choice([-1.0, 1.0], (len(x), 2))
+    for y, needed in ((hard(x), False), (noise, True)):
+        counted, model = [], Conditional(ConditionalConfig.parse(CONFIG))
+        phases = Phases(model.phases("y") | {"next": 10}, lambda *line, to=counted: to.append(line))
+        model.fit(x, y, groups=np.arange(len(x)), seed=0, address=1, name="y", phases=phases)
+        phases.phase("next")["report"](10, 10, {"loss": 1.0})
+        mean, rest = (CONFIG[part]["trainer"]["gradient_steps"] for part in ("regressor", "diffusion"))
+        assert list(phases.steps) == (["y", "y_residual", "next"] if needed else ["y", "next"])
+        assert counted[0][1] == mean + 10
+        assert counted[-1][:2] == (mean + rest * needed + 10,) * 2
 
 
 def test_a_component_of_few_values_takes_no_others():

@@ -35,6 +35,19 @@ def test_returns_and_rewards_are_those_of_the_data():
         return_to_go(toy_rows())
 
 
+def test_what_follows_a_cut_counts_as_going_on():
+    """A reward of c for ever is worth c / (1 - 0.99) wherever its episode was cut; a termination ends it."""
+    data = toy_dataset()
+    data.episodes.columns["rewards"][:] = -2.0
+    found, starts = return_to_go(data), data.episodes.starts
+    np.testing.assert_allclose(found[starts[1] : starts[2]], -200)
+    np.testing.assert_allclose(found[starts[1] - 3 : starts[1]], [-2 * (1 + 0.99 + 0.99**2), -2 * 1.99, -2])
+    data.episodes.columns["rewards"][starts[2] - 1] = 5.0
+    recent = np.r_[np.full(30, -2.0), 5.0] @ 0.99 ** np.arange(30, -1, -1) / np.sum(0.99 ** np.arange(31))
+    assert found.shape == return_to_go(data).shape
+    assert return_to_go(data)[starts[2] - 1] == pytest.approx(5 + 0.99 * recent / 0.01)
+
+
 def test_a_lonely_row_is_rare():
     data = toy_dataset()
     data.episodes.observations[7] += 50
