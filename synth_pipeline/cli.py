@@ -23,6 +23,7 @@ from typer.core import TyperGroup  # noqa: E402
 
 from synth_pipeline import __version__, cli_augment, cli_compare, cli_evaluate, cli_judge, cli_relabel  # noqa: E402
 from synth_pipeline.cli_options import (  # noqa: E402
+    PRESETS,
     DryRun,
     Output,
     Repair,
@@ -177,8 +178,7 @@ def train(
         accepted = "--rows with an id of `synthpipe datasets`"
         raise ConfigError(what, found=f"--rows {rows}", accepted=accepted, fix="leave --rows out")
     if dry_run:
-        if dataset not in catalog.entries():
-            source_of(config).load()
+        source_of(config).load()
         method = f"{config.generator['kind']} on {dataset}, seed {config.seed}"
         planned_only("train", f"{method}, {config.held_out_in_words} held out, into {short(out / 'model')}")
         return
@@ -275,7 +275,7 @@ def report(run_directory: RunDirectory) -> None:
 def run(
     preset: Annotated[
         str,
-        typer.Argument(metavar="PRESET_OR_YAML", help="default, smoke, or a YAML file.", autocompletion=preset_names),
+        typer.Argument(metavar="PRESET_OR_YAML", help=PRESETS, autocompletion=preset_names),
     ] = "default",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="RUN", help="Run directory; default: runs/PRESET.")

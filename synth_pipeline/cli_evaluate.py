@@ -10,6 +10,7 @@ import typer
 
 from synth_pipeline.cli_options import (
     DryRun,
+    ProbeSettings,
     Scheduler,
     Settings,
     Workers,
@@ -90,7 +91,7 @@ def advise(
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
-    settings: Settings = None,
+    settings: ProbeSettings = None,
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import create_model
+from pydantic.fields import FieldInfo
 
+from synth_pipeline.config import Config, flat, override
 from synth_pipeline.errors import ConfigError, typable
-from synth_pipeline.run_config import presets
+from synth_pipeline.run_config import RunConfig, presets
 from synth_pipeline.tracking import say
+
+PRESETS = f"{', '.join(presets())}, or a YAML file; paper takes days on a CPU."
 
 
 def _beginning(names: Iterable[str], typed: str) -> list[str]:
@@ -45,6 +50,70 @@ def agent_names(incomplete: str) -> list[str]:
     return [before + comma + name for name in _beginning(AGENTS.names(), last)]
 
 
+def _looked_at(settings: list[str] | None) -> list[str] | None:
+    """The settings as typed; what is wrong with one by itself is said of it, not of the file that it goes over.
+
+    Raises:
+        ConfigError: For a value that its key cannot have, or a key that stands elsewhere.
+    """
+    for setting in settings or []:
+        key = setting.partition("=")[0]
+        value: Any = override({}, [setting])
+        for part in key.split("."):
+            value = value[part]
+        field, unknown = _field_of(key)
+        if unknown:
+            _suggest_home(setting, key, value)
+        elif field is not None:
+            _require_value(setting, key, value, field)
+    return settings
+
+
+def _require_value(setting: str, key: str, value: object, field: FieldInfo) -> None:
+    """Parse one value by itself: what depends on other values is checked with them."""
+    *sections, name = key.split(".")
+    definition: dict[str, Any] = {name: (field.annotation, field)}
+    alone = create_model("Alone", __base__=Config, **definition)
+    alone.parse({name: value}, where=f"--set {setting}", prefix="".join(f"{part}." for part in sections))
+
+
+def _suggest_home(setting: str, key: str, value: object) -> None:
+    """Raise when exactly one section has what an unknown key ends in; else the whole configuration is to be read."""
+    homes = _homes(key.split(".")[-1])
+    if len(homes) == 1:
+        what, found = f"--set {setting}: unknown key '{key}'", f"{key} = {value!r}"
+        ((home, owners),) = homes.items()
+        raise ConfigError(what, found=found, accepted=f"{home}{owners}", fix=f"did you mean '{home}'?")
+
+
+def _field_of(key: str) -> tuple[FieldInfo | None, bool]:
+    """The single value that a dotted key names, else None; and whether a run's configuration has no such key."""
+    model: Any = RunConfig
+    field: FieldInfo | None = None
+    for part in key.split("."):
+        if not (isinstance(model, type) and issubclass(model, Config)):
+            return None, False  # inside free values, which others look at
+        field = model.model_fields.get(part)
+        if field is None:
+            return None, True
+        model = field.annotation
+    section = isinstance(model, type) and issubclass(model, Config)  # its values may depend on those beside them
+    return (None if section else field), False
+
+
+def _homes(name: str) -> dict[str, str]:
+    """The dotted keys that end in a name, each with the generators that have it."""
+    from synth_pipeline.generators import GENERATORS
+
+    kinds: dict[str, list[str]] = {}
+    for kind in GENERATORS.names():
+        for key in flat(GENERATORS.load(kind).settings().plain(), "generator."):
+            kinds.setdefault(key, []).append(kind)
+    own = {key: "" for key in flat(RunConfig(dataset="").plain())}
+    every = own | {key: f", a setting of {', '.join(names)}" for key, names in kinds.items()}
+    return {key: owners for key, owners in every.items() if key.split(".")[-1] == name}
+
+
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, e.g. runs/first.")]
 Output = Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="Run directory; made when absent.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: 1. Never changes the data.")]
@@ -55,10 +124,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be don
 Yes = Annotated[bool, typer.Option("--yes", help="Go ahead even when it takes more than an hour.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Check every byte first, and make damaged shards again.")]
 Track = Annotated[str, typer.Option("--track", help="jsonl; or tensorboard, beside it.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. seed=1; again for more."),
-]
+OVERRIDE = "Override a setting, e.g. seed=1; again for more."
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=OVERRIDE, callback=_looked_at)]
+ProbeSettings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=OVERRIDE)]
 Real = Annotated[
     str | None,
     typer.Option("--real", metavar="DATASET", help="Hold it against this dataset.", autocompletion=dataset_ids),

@@ -20,7 +20,7 @@ class SynthPipelineError(Exception):
 
     Args:
         what: One sentence: what is wrong, naming the thing.
-        found: What was found.
+        found: What was found; of another error, what it says and not its fix: one error has one.
         accepted: What would have been accepted.
         fix: What to type or do next.
     """
@@ -29,7 +29,7 @@ class SynthPipelineError(Exception):
 
     def __init__(self, what: str, *, found: object = None, accepted: object = None, fix: object = None) -> None:
         self.what, self.found, self.accepted, self.fix = what, found, accepted, fix
-        rows = (("found", found), ("accepted", accepted), ("fix", fix))
+        rows = (("found", _without_fix(found)), ("accepted", accepted), ("fix", fix))
         lines = [f"  {label:<9} {text}" for label, text in rows if text is not None]
         super().__init__("\n".join([what, *lines]))
 
@@ -40,6 +40,12 @@ class SynthPipelineError(Exception):
     def render(self) -> str:
         """The text that the command line prints; its commands can be typed as they stand."""
         return typable(f"{type(self).__name__}: {self}")
+
+
+def _without_fix(found: object) -> object:
+    if not isinstance(found, SynthPipelineError):
+        return found
+    return found.what if found.found is None else f"{found.what}: {_without_fix(found.found)}"
 
 
 def _rebuild(
@@ -117,7 +123,7 @@ class TaskError(SynthPipelineError):
 
 
 def typable(text: str) -> str:
-    """Text whose `synthpipe` and `minari list` commands can be typed here, also where no environment is active.
+    """Text whose `synthpipe` and `minari` commands can be typed here, also where no environment is active.
 
     A command that is not on the PATH gets the folder of the program that was started, as short as it can be.
     """
@@ -129,7 +135,7 @@ def typable(text: str) -> str:
             return name
         return shlex.quote(min(place, os.path.relpath(place), key=len))
 
-    return re.sub(r"(?<![\w/.'-])(?:synthpipe(?= [a-z-])|minari(?= list\b))", found, text)
+    return re.sub(r"(?<![\w/.'-])(?:synthpipe(?= [a-z-])|minari(?= (?:list|download)\b))", found, text)
 
 
 FEW = 5  # names that fit into a line

@@ -32,7 +32,12 @@ class GenerateSettings(Config):
 
     rows: int = Setting(200_000, ge=1, description="synthetic transitions")
     rows_per_shard: int | None = Setting(
-        None, ge=16_384, le=262_144, multiple_of=16_384, description="rows a task; none: about a minute's work"
+        None,
+        ge=16_384,
+        le=262_144,
+        multiple_of=16_384,
+        description="rows a task, in whole chunks of the store; none: about a minute's work. "
+        "Fewer rows at once, for less memory: generate.micro_batch",
     )
     store: str | None = Setting(None, description="where the rows go, e.g. s3://bucket/prefix; none: into the run")
     micro_batch: int = Setting(16_384, ge=1, description="rows per sampling call; part of the data's identity")

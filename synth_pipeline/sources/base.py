@@ -19,7 +19,9 @@ from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import SourceError, nearest
+from synth_pipeline.tracking import counted
 
+FLAT_FILES = {".hdf5": "d4rl-hdf5", ".h5": "d4rl-hdf5", ".npz": "npz"}
 # Letters of Latin alphabets that are not a plain letter and an accent.
 LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "ð": "d"}
@@ -108,18 +110,31 @@ def carried_spec(values: str | Mapping[str, Any], where: str) -> DatasetSpec:
         raise SourceError(f"{where} is no dataset spec", found=str(error), fix="export the data again") from error
 
 
+def on_disk(path: Path) -> str | None:
+    """Kind of the dataset of several files at a path, or None when there is none."""
+    folder = path.parent.parent if path.is_file() else path
+    if (folder / "data" / "metadata.json").is_file():
+        return "minari"
+    return "store" if (path / "zarr.json").is_file() else None
+
+
 def require_file(path: Path) -> None:
-    """Raise `SourceError` with the nearest file in the folder when `path` is not a file."""
+    """Raise `SourceError` with the nearest dataset in the folder when `path` is not a file."""
     if path.is_file():
         return
     if path.is_dir():
         raise SourceError(f"'{path}' is a folder, not a file", found="a folder", fix="name a file in it")
     folder = path.parent
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file()) if folder.is_dir() else []
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    names = [
+        entry.name for entry in entries if entry.suffix.lower() in FLAT_FILES or (entry.is_dir() and on_disk(entry))
+    ]
     guess = nearest(path.name, names)
     raise SourceError(
         f"there is no file '{path}'",
-        found=f"the folder '{folder}' does not exist" if not folder.is_dir() else f"{len(names)} other files there",
+        found=f"the folder '{folder}' does not exist"
+        if not folder.is_dir()
+        else f"{counted(len(names), 'other dataset')} there",
         fix=f"did you mean '{folder / guess}'?" if guess else "check the path",
     )
 

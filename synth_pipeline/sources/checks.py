@@ -14,28 +14,63 @@ from synth_pipeline.data.spec import transition_fields
 from synth_pipeline.errors import SourceError, nearest
 
 _BLOCK_VALUES = 1 << 22
+# What others call our columns. Errors say so; nothing is read under these names, which mean other things elsewhere.
+HINTS = {
+    **dict.fromkeys(("obs", "observation", "state", "states"), "observations"),
+    **dict.fromkeys(("act", "acts", "action"), "actions"),
+    **dict.fromkeys(("rew", "rews", "reward"), "rewards"),
+    **dict.fromkeys(("done", "dones", "terminal", "terminated", "termination"), "terminations"),
+    **dict.fromkeys(("timeout", "truncated", "truncation"), "truncations"),
+    **dict.fromkeys(("next_obs", "next_observation", "next_state", "next_states"), "next_observations"),
+    "cost": "costs",
+}
+MIXED = ("done", "dones")  # often ends of the task and time limits in one column
 
 
-def require_columns(names: Collection[str], present: Iterable[str], origin: str) -> None:
-    """Raise for the first column that is not there, with the key that looks like it."""
-    keys = sorted(present)
-    for name in names:
-        if name in keys:
-            continue
-        guess = nearest(name, [key for key in keys if key not in names])
-        raise SourceError(
-            f"{origin} has no column '{name}'",
-            found=", ".join(keys) or "no columns at all",
-            accepted=name,
-            fix=f"did you mean '{name}' by '{guess}'? rename it" if guess else f"add the column '{name}'",
-        )
+def require_columns(
+    names: Collection[str], present: Iterable[str], origin: str, *, read: Mapping[str, str] | None = None
+) -> None:
+    """Raise for the first column that is not there, with the key that may be meant by it.
+
+    Args:
+        names: The columns that are needed.
+        present: The keys as they stand in the data.
+        origin: Name of the data, for the error.
+        read: Column -> key, for those that were recognised under another name.
+    """
+    keys, recognised = sorted(present), read or {}
+    missing = next((name for name in names if name not in keys and name not in recognised), None)
+    if missing is None:
+        return
+    taken = {*names, *HINTS.values(), *recognised.values()}
+    guess = _meant(missing, [key for key in keys if key not in taken])
+    raise SourceError(
+        f"{origin} has no column '{missing}'",
+        found=", ".join(keys) or "no columns at all",
+        accepted=missing,
+        fix=_renaming(missing, guess) if guess else f"add the column '{missing}'",
+    )
 
 
-def reject_typos(present: Iterable[str], optional: Iterable[str], origin: str) -> None:
-    """Raise when a key that nobody reads looks like an optional column that is absent."""
+def _meant(name: str, unread: list[str]) -> str | None:
+    """The key that is another library's name of a column, else one spelt like it and not like another column."""
+    hinted = [key for key in unread if HINTS.get(key.casefold()) == name]
+    others = set(HINTS.values()) - {name}
+    spelt = [k for k in unread if k.casefold() not in HINTS and nearest(k, [name, *sorted(others)]) not in others]
+    return hinted[0] if hinted else nearest(name, spelt)
+
+
+def _renaming(name: str, key: str) -> str:
+    apart = ", and mark time limits in 'truncations' instead" if key.casefold() in MIXED else ""
+    return f"did you mean '{name}' by '{key}'? rename it{apart}"
+
+
+def reject_typos(present: Iterable[str], optional: Collection[str], origin: str) -> None:
+    """Raise when a key that nobody reads looks like an optional column that is absent, or is another name of it."""
     for key in present:
-        match = difflib.get_close_matches(key, list(optional), n=1, cutoff=0.7)
-        if match:
+        hint = HINTS.get(key.casefold())
+        match = [hint] if hint else difflib.get_close_matches(key, optional, n=1, cutoff=0.7)
+        if match and match[0] in optional:
             raise SourceError(
                 f"{origin}: the column '{key}' is not known",
                 found=repr(key),

@@ -107,7 +107,8 @@ class D4RLSource:
                 f"'{self.path}' is the data file of a Minari dataset, without its metadata.json",
                 fix="name the dataset's folder or id, and keep metadata.json beside the file",
             )
-        return flat.canonical_keys(datasets, f"'{self.path}'")
+        following = ("next_observations",) if self._independent(file) else ()  # no row to take them from
+        return flat.canonical_keys(datasets, f"'{self.path}'", required=(*flat.REQUIRED, *following))
 
     @staticmethod
     def _independent(file: h5py.File) -> bool:

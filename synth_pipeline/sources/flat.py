@@ -37,7 +37,7 @@ class Given:
         origin: Name of the file or dict, for errors.
         horizon: Time limit in steps; needed when nothing marks the time limits.
         action_bounds: Lower and upper bound of actions (numbers, or one per component); None: what was observed.
-        independent: The rows are single transitions, without episodes.
+        independent: The rows are single transitions, without episodes; their next observations are there.
         spec: The spec that an export of ours carries, which wins over what is derived.
         provenance: Plain JSON for `DatasetSpec.provenance`.
     """
@@ -51,8 +51,13 @@ class Given:
     provenance: Mapping[str, Any] = attribute(default_factory=dict)
 
 
-def canonical_keys(keys: Iterable[str], origin: str) -> dict[str, str]:
+def canonical_keys(keys: Iterable[str], origin: str, *, required: Sequence[str] = REQUIRED) -> dict[str, str]:
     """Gymnasium's name -> key of the file, for every column that is read.
+
+    Args:
+        keys: The keys of the file or dict.
+        origin: Its name, for errors.
+        required: Columns that it must have.
 
     Raises:
         SourceError: When a required column is missing, stands twice, or an optional one is misspelt.
@@ -67,7 +72,7 @@ def canonical_keys(keys: Iterable[str], origin: str) -> dict[str, str]:
             )
         if name in REQUIRED + OPTIONAL:
             found[name] = key
-    checks.require_columns(REQUIRED, {*found, *(key for key in present if key not in ALIASES)}, origin)
+    checks.require_columns(required, present, origin, read=found)
     unread = [key for key in present if key not in found.values()]
     checks.reject_typos(unread, [name for name in OPTIONAL if name not in found], origin)
     return found
@@ -88,7 +93,7 @@ def dataset(columns: Mapping[str, Array], given: Given) -> Dataset:
         raise ConfigError("a horizon has at least one step", found=given.horizon, fix="e.g. horizon=1000")
     clean = _checked(columns, given)
     independent = given.independent or _unconnected(clean)
-    container = _rows(clean, given) if independent else _episodes(clean, given)
+    container = _rows(clean) if independent else _episodes(clean, given)
     spec = given.spec or _spec(clean, given)
     _require_spec(spec, clean, given.origin)
     if isinstance(container, Episodes):
@@ -199,8 +204,7 @@ def _unconnected(clean: Mapping[str, Array]) -> bool:
     return len(unmarked) > 1 and float(unmarked.mean()) > 0.5
 
 
-def _rows(clean: Mapping[str, Array], given: Given) -> Transitions:
-    checks.require_columns(["next_observations"], clean, given.origin)
+def _rows(clean: Mapping[str, Array]) -> Transitions:
     order = dict.fromkeys((*REQUIRED[:3], "next_observations", *clean))
     return Transitions({name: clean[name] for name in order})
 

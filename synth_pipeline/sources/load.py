@@ -7,7 +7,7 @@ from pathlib import Path
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.errors import ConfigError, SourceError, unknown_name
 from synth_pipeline.registry import Registry
-from synth_pipeline.sources.base import Source, require_file
+from synth_pipeline.sources.base import FLAT_FILES, Source, on_disk, require_file
 
 SOURCES = Registry(
     "source",
@@ -19,7 +19,6 @@ SOURCES = Registry(
         "store": "synth_pipeline.sources.stored:StoreSource",
     },
 )
-FLAT_FILES = {".hdf5": "d4rl-hdf5", ".h5": "d4rl-hdf5", ".npz": "npz"}
 
 
 def load(name_or_path: str | Path, *, download: bool = False, horizon: int | None = None) -> Dataset:
@@ -61,10 +60,10 @@ def resolve(
         raise ConfigError(
             f"'{name}' states its time limits itself", found=f"horizon {horizon}", fix="leave the horizon out"
         )
-    on_disk = None if name.startswith("s3://") else _on_disk(path)
-    if name.startswith("s3://") or on_disk == "store":
+    there = None if name.startswith("s3://") else on_disk(path)
+    if name.startswith("s3://") or there == "store":
         return _make("store", name)
-    if on_disk is not None:
+    if there is not None:
         return _make("minari", path if path.is_dir() else path.parent.parent)
     return _by_name(name, path, download=download)
 
@@ -98,14 +97,6 @@ def _flat_file(path: Path, horizon: int | None) -> Source:
         )
     source: Source = SOURCES.load(kind)(path, horizon=horizon)
     return source
-
-
-def _on_disk(path: Path) -> str | None:
-    """Kind of the dataset at a path, or None when there is none."""
-    folder = path.parent.parent if path.is_file() else path
-    if (folder / "data" / "metadata.json").is_file():
-        return "minari"
-    return "store" if (path / "zarr.json").is_file() else None
 
 
 def _by_name(name: str, path: Path, *, download: bool) -> Source:

@@ -115,12 +115,12 @@ def find(dataset_id: str, *, others: Iterable[str] = ()) -> Path:
         return folder
     known = local_ids()
     guess = nearest(dataset_id, [*known, *others])
-    download = f"add --download (download=True in Python), or run: minari download {dataset_id}"
+    download = f"minari download {dataset_id}   # in Python: download=True"
     raise UnknownNameError(
         f"the Minari dataset '{dataset_id}' is not on this machine",
         found=f"{len(known)} datasets in '{datasets_root()}'",
         accepted=", ".join(known) or None,
-        fix=f"did you mean '{guess}'? Otherwise {download}" if guess else download,
+        fix=f"did you mean '{guess}'? Otherwise run: {download}" if guess else download,
     )
 
 

@@ -24,6 +24,7 @@ def files(copied, shell):
         (("audit", "mine.npz", "--real", "mine.npz", "--rules", "no.yaml"), 2, "no.yaml"),
         (("validate", "runs/smoke/store", "--real", "nofile.npz"), 3, "nofile.npz"),
         (("train", "bad.npz", "-o", "runs/bad"), 3, "observations"),
+        (("train", "pendulum/medium-replay", "-o", "runs/new"), 3, "has not been collected"),
         (("evaluate", "--dataset", "mine.npz", "--agents", "bc"), 2, "environment"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -35,6 +36,10 @@ def test_a_plan_is_refused_for_what_the_command_is(files, shell, command, code, 
     assert planned.err == done.err
     assert what in planned.error()["what"]
     assert contents(files) == before
+
+
+def test_a_plan_of_the_whole_path_needs_no_collected_data(files, shell):
+    assert shell("run", "smoke", "-o", "runs/new", "--set", "dataset=pendulum/medium-replay", "--dry-run").code == 0
 
 
 def test_an_export_of_what_was_not_judged_is_no_plan(files, shell):
@@ -59,7 +64,8 @@ def test_an_option_without_effect_is_refused(files, shell, command, option):
 
 
 def test_another_kind_of_generator_begins_with_its_own_defaults(files, shell):
-    found = shell("train", "toy-linear-gaussian/random", "-o", "runs/other", "-g", "vae", "--dry-run")
+    collected = ("--rows", "4000", "-o", "runs/other")
+    found = shell("train", "toy-linear-gaussian/random", *collected, "-g", "vae", "--dry-run")
     assert found.code == 0, found.err
     (files / "runs/other").mkdir()
     (files / "runs/other/config.yaml").write_text((files / "runs/smoke/config.yaml").read_text())

@@ -142,6 +142,18 @@ def test_notes_of_another_shape(copied, shell, text):
         refused(shell(*command), 6, "Checkpoint", "state.json", f"rm -r {RUN}/model/generator && synthpipe train")
 
 
+def test_damaged_notes_of_a_model_have_one_fix_which_mends_them(copied, shell):
+    (copied.run / "model" / "generator" / "state.json").write_text('{"values": ')
+    error = refused(shell("validate", RUN, "--suite", "default"), 6, "Checkpoint", "is not valid JSON", "rm -r")
+    assert "delete the file" not in str(error)
+    remove, train = error["fix"].split(" && ")
+    assert remove == f"rm -r {RUN}/model/generator"
+    shutil.rmtree(copied.run / "model" / "generator")
+    assert typed(shell, train).code == 0
+    assert "nothing to do" in shell("train", DATASET, "--rows", "4000", "-o", RUN).out
+    assert "nothing to do" in shell("generate", RUN).out  # the same generator, so its rows stay
+
+
 HOLDER = """
 import sys, time
 from synth_pipeline import store

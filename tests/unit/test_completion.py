@@ -4,8 +4,10 @@ import re
 import sys
 
 import pytest
+import typer
 
-from synth_pipeline import cli, errors
+from synth_pipeline import cli, cli_options, errors, resources
+from synth_pipeline.run_config import presets
 
 
 @pytest.fixture
@@ -42,6 +44,14 @@ def test_verbs_options_datasets_presets_generators_and_agents(complete):
 
 def test_what_nothing_begins_with_is_left_to_the_files_of_the_shell(complete):
     assert complete("train", "./mine") == []
+
+
+def test_the_help_of_run_names_every_preset_and_the_one_that_takes_days():
+    assert cli_options.PRESETS.startswith(", ".join([*presets(), "or a YAML file"]))
+    assert "paper takes days on a CPU" in cli_options.PRESETS
+    assert "days on a CPU" in (resources.path("presets") / "paper.yaml").read_text().splitlines()[0]
+    (argument,) = (p for p in typer.main.get_command(cli.app).commands["run"].params if p.name == "preset")
+    assert argument.help == cli_options.PRESETS
 
 
 def test_every_exit_code_of_an_error_and_the_completion_are_in_the_help():

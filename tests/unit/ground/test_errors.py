@@ -17,6 +17,14 @@ def test_rows_that_are_not_given_are_left_out_but_zero_is_given():
     assert str(errors.ConfigError("no", found=0)) == "no\n  found     0"
 
 
+def test_an_error_that_was_found_keeps_its_fix_to_itself():
+    inner = errors.ConfigError("'a' is not valid JSON", found="line 1", fix="delete the file")
+    outer = errors.CheckpointError("no model", found=inner, fix="train again")
+    assert str(outer) == "no model\n  found     'a' is not valid JSON: line 1\n  fix       train again"
+    assert str(pickle.loads(pickle.dumps(outer))) == str(outer)  # noqa: S301
+    assert "  found     it\n" in str(errors.CheckpointError("no", found=errors.ConfigError("it"), fix="x"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_cross_process_boundaries_whole(kind):
     error = pickle.loads(pickle.dumps(kind("what", found=(1, "x"), accepted=None, fix="do")))  # noqa: S301
@@ -75,12 +83,15 @@ def test_commands_can_be_typed_where_no_environment_is_active(tmp_path, monkeypa
         (folder / name).chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
-    text = "run `synthpipe generate a` again, or: synthpipe run b; X=1 minari list local; synthpipe: no; a synthpipe"
+    text = (
+        "run `synthpipe generate a` again, or: synthpipe run b; "
+        "X=1 minari list local; minari download a; synthpipe: no; a synthpipe"
+    )
     for started in ("my env/bin/synthpipe", str(folder / "synthpipe")):
         monkeypatch.setattr("sys.argv", [started, "run"])
         assert typable(text) == (
             "run `'my env/bin/synthpipe' generate a` again, or: 'my env/bin/synthpipe' run b; "
-            "X=1 'my env/bin/minari' list local; synthpipe: no; a synthpipe"
+            "X=1 'my env/bin/minari' list local; 'my env/bin/minari' download a; synthpipe: no; a synthpipe"
         )
         assert "'my env/bin/synthpipe' train x" in errors.StoreError("no", fix="synthpipe train x").render()
     monkeypatch.setenv("PATH", str(folder))

@@ -74,6 +74,42 @@ def test_wrong_data_is_explained(write, case):
     assert detail in str(caught.value)
 
 
+MEANT = {
+    "obs": ("observations", "did you mean 'observations' by 'obs'? rename it"),
+    "State": ("observations", "did you mean 'observations' by 'State'? rename it"),
+    "truncation": ("observations", "add the column 'observations'"),
+    "next_obs": ("observations", "add the column 'observations'"),
+    "act": ("actions", "did you mean 'actions' by 'act'? rename it"),
+    "actionz": ("actions", "did you mean 'actions' by 'actionz'? rename it"),
+    "dones": (
+        "terminations",
+        "did you mean 'terminations' by 'dones'? rename it, and mark time limits in 'truncations' instead",
+    ),
+}
+
+
+@pytest.mark.parametrize("key", MEANT)
+def test_a_hint_is_no_column_that_means_another(write, key):
+    """Found are the names of the file: `timeouts`, which is read as truncations, is one of them."""
+    name, fix = MEANT[key]
+    with pytest.raises(SourceError, match=f"has no column '{name}'") as caught:
+        write(**{name: None, key: columns()[name], "truncations": None, "timeouts": np.zeros(6, bool)}).load()
+    names = {"observations", "actions", "rewards", "terminations", "timeouts", key} - {name}
+    assert caught.value.found == ", ".join(sorted(names))
+    assert caught.value.fix == fix
+
+
+@pytest.mark.parametrize("key", ["next_obs", "next_states"])
+def test_next_observations_under_another_name_are_not_left_out_in_silence(write, key):
+    with pytest.raises(SourceError, match=f"the column '{key}' is not known") as caught:
+        write(**{key: columns()["observations"]}).load()
+    assert caught.value.fix == "did you mean 'next_observations'? rename it"
+
+
+def test_another_name_of_a_column_that_is_there_is_left_out(write):
+    assert "dones" not in write(dones=np.zeros(6, bool), states=np.zeros((6, 4))).load().episodes
+
+
 @pytest.mark.parametrize("case", ["rows differ", "observations are one number", "rewards are missing"])
 def test_a_description_needs_the_right_form_too(write, case):
     changes, what, _ = WRONG[case]
@@ -256,8 +292,10 @@ def test_an_export_of_ours_brings_its_spec(tmp_path):
 
 
 def test_marked_transitions_need_their_next_observations(tmp_path):
-    with pytest.raises(SourceError, match="no column 'next_observations'"):
-        hdf5(tmp_path, {KIND_ATTRIBUTE: "transitions"}).load()
+    for ask in (D4RLSource.load, D4RLSource.describe):
+        with pytest.raises(SourceError, match="no column 'next_observations'") as caught:
+            ask(hdf5(tmp_path, {KIND_ATTRIBUTE: "transitions"}))
+        assert caught.value.fix == "add the column 'next_observations'"  # observations are not by mistake what they are
 
 
 def test_the_data_file_of_a_minari_dataset_is_recognised(tmp_path):

@@ -183,6 +183,19 @@ def test_wrong_paths_are_explained(tmp_path, typed):
         assert part in str(caught.value)
 
 
+def test_only_what_may_be_a_dataset_is_suggested(tmp_path):
+    (tmp_path / "shadow").write_text("secret")
+    (tmp_path / "shadowy").mkdir()
+    for typed in (tmp_path / "shadowx.h5", tmp_path / "shadowx"):
+        with pytest.raises(SourceError) as caught:
+            sources.load(typed)
+        assert caught.value.fix == "check the path"
+    minari_dataset(tmp_path / "shadowed", "shadowed-v0")
+    with pytest.raises(SourceError) as caught:
+        sources.load(tmp_path / "shadowe")
+    assert caught.value.fix == f"did you mean '{tmp_path / 'shadowed'}'?"
+
+
 def test_a_file_that_may_not_be_read(monkeypatch):
     hdf5_file("data.hdf5", COLUMNS | TIMEOUTS)
 
