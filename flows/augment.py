@@ -34,7 +34,7 @@ def augment(
     """Augment a dataset: collect, train, generate, validate, export, report. An unchanged source: nothing to do.
 
     Args:
-        preset: Preset (default, smoke), or a YAML file of a run.
+        preset: Preset (default, paper, smoke), or a YAML file of a run.
         out: Run directory, or folder of all versions; none: runs/PRESET.
         settings: Overrides of the preset, e.g. generate.rows=50000 or dataset=mine.npz.
         versions: A source that has changed makes a new version v0, v1, ..., warm-started from the last one.

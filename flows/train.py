@@ -25,7 +25,7 @@ def train(
     """Fit a generator on a dataset, which is collected first where it is one of the catalog's.
 
     Args:
-        preset: Preset (default, smoke), or a YAML file of a run.
+        preset: Preset (default, paper, smoke), or a YAML file of a run.
         out: Run directory; none: runs/PRESET.
         settings: Overrides of the preset, e.g. generator.kind=vae or seed=1.
         track: Where losses go; tensorboard: beside jsonl.

@@ -182,10 +182,16 @@ def require_space(folder: Path, needed_bytes: int) -> None:
     if free < needed_bytes * 1.05:
         raise ResourceError(
             f"the disk of '{existing}' is too small for this",
-            found=f"{free / 1e9:,.2f} GB free",
-            accepted=f"about {needed_bytes * 1.05 / 1e9:,.2f} GB",
+            found=f"{_size(free)} free",
+            accepted=f"about {_size(needed_bytes * 1.05)}",
             fix="free some space, or ask for fewer rows",
         )
+
+
+def _size(count: float) -> str:
+    """Bytes for people: 1.04 kB, 2.9 MB, 3.2 GB."""
+    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB")) if count >= 0.9995 * u), (1e3, "kB"))
+    return f"{count / unit:,.3g} {name}"
 
 
 def environment() -> dict[str, Any]:

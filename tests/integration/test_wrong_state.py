@@ -189,7 +189,15 @@ def test_no_space_is_noticed_before_work_begins(copied, shell, monkeypatch):
     free = shutil.disk_usage("/")._replace(free=1_000)
     with monkeypatch.context() as patch:
         patch.setattr(runs.shutil, "disk_usage", lambda path: free)
-        refused(shell("generate", RUN, "-n", "50000"), 5, "Resource", "too small for this", "free some space")
+        refused(
+            shell("generate", RUN, "-n", "50000"),
+            5,
+            "Resource",
+            "too small for this",
+            "found     1 kB free",
+            "MB",
+            "free some space",
+        )
     assert contents(copied.run) == before  # the store is whole as it is, and not planned to be larger
     assert shell("generate", RUN, "-n", "50000").code == 0
     assert len(store.open(copied.run / "store")) == 50_000
