@@ -159,18 +159,13 @@ def train(
 ) -> None:
     """Fit a generator on the training episodes of a dataset (a tenth of the episodes is held out)."""
     from synth_pipeline import stages
+    from synth_pipeline.config import flat
     from synth_pipeline.scale.generation import source_of
     from synth_pipeline.sources import catalog
 
     run, place = Run(out), out / CONFIG
-    fitted = (run.folder("model") / "generator").exists()  # by settings that stand: typing fewer asks for the same
-    values = load_run_config(str(place)).model_dump(mode="json") if fitted and place.exists() else {}
-    values |= {"dataset": dataset} | ({} if seed is None else {"seed": seed})
-    if generator not in (None, values.get("generator", {}).get("kind")):
-        values["generator"] = {"kind": generator}
-    if rows is not None:
-        values["collect"] = {"rows": rows}
-    config = RunConfig.parse(overridden(values, settings or []), where="options")
+    there = load_run_config(str(place)).model_dump(mode="json") if place.exists() else {}
+    config, alone = (_asked(base, dataset, generator, seed, rows, settings) for base in (there, {}))
     stages.check(run, config)
     require_backend(track)
     if rows is not None and dataset not in catalog.entries():
@@ -182,8 +177,9 @@ def train(
         method = f"{config.generator['kind']} on {dataset}, seed {config.seed}"
         planned_only("train", f"{method}, {config.held_out_in_words} held out, into {short(out / 'model')}")
         return
-    if place.exists() and not fitted and load_run_config(str(place)) != config:
-        say("train", f"{short(place)} is of an attempt that fitted nothing: these settings take its place")
+    kept, given = flat(config.model_dump(mode="json")), flat(alone.model_dump(mode="json"))
+    if more := [f"{key} {value}" for key, value in kept.items() if given.get(key) != value]:
+        say("train", f"settings that {short(place)} has beside those typed: {', '.join(more)}")
     stages.train(run, config, tracker=track)
     suggest("generate", str(out), "-n", str(config.generate.rows))
 
@@ -320,6 +316,23 @@ def top(
     elif ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
         say("next", typable("synthpipe run smoke   (the whole path in seconds), then synthpipe datasets"))
+
+
+def _asked(
+    base: dict[str, Any],
+    dataset: str,
+    generator: str | None,
+    seed: int | None,
+    rows: int | None,
+    settings: list[str] | None,
+) -> RunConfig:
+    """What `train` is told, over the settings that a run has already."""
+    values = {**base, "dataset": dataset} | ({} if seed is None else {"seed": seed})
+    if generator not in (None, values.get("generator", {}).get("kind")):
+        values["generator"] = {"kind": generator}
+    if rows is not None:
+        values["collect"] = {"rows": rows}
+    return RunConfig.parse(overridden(values, settings or []), where="options")
 
 
 def _plan_whole(config: RunConfig) -> None:
