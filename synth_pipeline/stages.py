@@ -49,7 +49,7 @@ from synth_pipeline.validation.judging import CARD, outcome
 from synth_pipeline.validation.picture_files import read_pictures
 from synth_pipeline.validation.record import is_scorecard, read_scorecard
 from synth_pipeline.validation.report import render
-from synth_pipeline.validation.scorecard import METRICS
+from synth_pipeline.validation.scorecard import DISTRIBUTIONS, METRICS
 
 # --- collect ---------------------------------------------------------------------------------------------------------
 
@@ -224,7 +224,8 @@ def validate(run: Run, config: RunConfig, *, workers: int | str = 1) -> Path:
     source, settings = source_of(config), config.validation
     suite, rules = load_suite(settings.suite), rules_of(config)
     made = (target.digest(), source.fingerprint(), suite, rules, settings, config.seed)
-    key = content_hash(*made, METRICS)  # more metrics: judge again
+    undoing = [DISTRIBUTIONS] if "aim" in target.config else []
+    key = content_hash(*made, METRICS, *undoing)  # more metrics, or on other rows: judge again
     path = run.folder("validation") / CARD
     if (record := run.finished("validation", key)) and is_scorecard(path):
         verify(target, workers)
@@ -310,8 +311,8 @@ def report(run: Run) -> Path:
     files = {label: f"export/{file}" for label, file in exported["files"].items()} if exported else None
     utility = {"table": evaluated["table"], "sentence": evaluated["outcome"]} if evaluated else None
     drawn, learned = (read_pictures(run.folder(of) / "pictures", digest=digest) for of in ("validation", "evaluation"))
-    title = f"Synthetic data of {run.directory.resolve().name}"
     whole = {**card, "export": files, "utility": utility}
+    title = f"run {run.directory.resolve().name}"  # not its path: the page is the same wherever it is made
     page = render(whole, title=title, pictures=drawn, of_agents=learned).encode()
     target = run.directory / "report.html"
     if target.exists() and target.read_bytes() == page:

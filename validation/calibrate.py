@@ -169,7 +169,13 @@ def corruptions() -> None:
     record_table("validation.calibration", details, complete=complete, seconds=seconds, folder=RESULTS)
 
 
-def sensitivity(study: Study) -> dict[str, list[list[Any]]]:
+def sensitivity(study: Study) -> dict[str, Any]:
+    """The scores, and what they were measured on: elsewhere the same corruption has others."""
+    environment = study.real.spec.environment
+    return {"dataset": DETERMINISTIC, "environment": environment, "rows": ROWS, "scores": scores(study)}
+
+
+def scores(study: Study) -> dict[str, list[list[Any]]]:
     """Metric -> the corruptions of stated strength that it notices, the mildest first; traces are left out."""
     fresh = values(study.judged("fresh", study.fresh.transitions))
     found: dict[str, list[tuple[float, str, float]]] = {}

@@ -278,7 +278,8 @@ def too_few(sizes: Mapping[str, int]) -> str | None:
     few = min(sizes, key=lambda task: sizes[task])
     if sizes[few] >= LEAST_RUNS:
         return None
-    return f"{sizes[few]} runs of '{few}'; an interval needs {LEAST_RUNS}"
+    task = f" of '{few}'" if few else ""  # a study of one task has no name for it
+    return f"{sizes[few]} runs{task}; an interval needs {LEAST_RUNS}"
 
 
 def expanded_levels(sizes: Sequence[int]) -> tuple[float, float]:

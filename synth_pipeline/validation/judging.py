@@ -19,7 +19,8 @@ from synth_pipeline.validation.gate import Suite, Verdict
 from synth_pipeline.validation.marginals import SAMPLE
 from synth_pipeline.validation.picture_files import Picture, write_pictures
 from synth_pipeline.validation.pictures import pictures
-from synth_pipeline.validation.scorecard import FAMILIES, Reference, read_sample, scorecard
+from synth_pipeline.validation.sample import draw, in_words
+from synth_pipeline.validation.scorecard import FAMILIES, Reference, scorecard
 from synth_pipeline.validation.statistics import edges_of, statistics
 
 CARD = "scorecard.json"
@@ -73,19 +74,24 @@ def judge_table(
     begin, rows, real = time.perf_counter(), table.rows, reference.real
     with Parts("validate", len(FAMILIES) + 2) as parts:
         verdict, card = scorecard(rows, reference, suite, episodes=table.episodes, seed=seed, progress=parts)
-        sample = read_sample(rows, SAMPLE, seed=seed)
+        sample = draw(rows, SAMPLE, real=len(real), seed=seed)
         parts("expectations")
         if expectations:
-            card["expectations"] = _expected(table, sample, card, reference, suite, verdict, folder / "expectations")
+            card["expectations"] = _expected(
+                table, sample.rows, card, reference, suite, verdict, folder / "expectations"
+            )
         parts("pictures")
-        shown = _drawn(table, sample, card, reference, controls, seed) if drawn else []
+        shown = _drawn(table, sample.alike, card, reference, controls, seed) if drawn else []
         write_pictures(folder / "pictures", shown, digest=table.about["digest"])
     seconds = time.perf_counter() - begin
     origin = {"real dataset": real.spec.dataset_id, "real rows": len(real), "seed": seed}
     card |= {"store": dict(table.about), "provenance": {**origin, **environment()["versions"]}}
-    card |= {"sensitivity": sensitivity(), "cost": {**table.spent, "validation": round(seconds, 1)}}
+    card |= {
+        "sensitivity": sensitivity(real.spec.environment),
+        "cost": {**table.spent, "validation": round(seconds, 1)},
+    }
     write_json(folder / CARD, card)
-    _tell(verdict, seconds, folder / CARD)
+    _tell(verdict, seconds, folder / CARD, in_words(card))
     return verdict
 
 
@@ -124,10 +130,18 @@ def _drawn(
     return pictures(reference.real, sample, card, fields, name=name, controls=controls, episodes=episodes, seed=seed)
 
 
-def sensitivity() -> dict[str, list[tuple[str, float]]]:
-    """Metric -> (corruption, value), the mildest first: what `validation/calibrate.py` found on hopper."""
+def sensitivity(environment: str | None) -> dict[str, Any]:
+    """What `validation/calibrate.py` found, and on which `dataset`, `environment` and number of `rows`.
+
+    Args:
+        environment: Of the data that are judged; None: not known.
+
+    Returns:
+        `scores`: metric -> (corruption, value), the mildest first. There are none for data of another environment,
+        where the same corruption has other scores, and some metrics have no meaning.
+    """
     found: dict[str, Any] = read_yaml(resources.path(SENSITIVITY))
-    return {metric: [(row[0], row[1]) for row in scale] for metric, scale in found.items()}
+    return found if environment == found["environment"] else {**found, "scores": {}}
 
 
 def outcome(verdict: Verdict) -> str:
@@ -138,7 +152,9 @@ def outcome(verdict: Verdict) -> str:
     return text + (f", {undecided} not decidable," if undecided else "")
 
 
-def _tell(verdict: Verdict, seconds: float, path: Path) -> None:
+def _tell(verdict: Verdict, seconds: float, path: Path, aimed: str | None) -> None:
     say("validate", f"{outcome(verdict)} of '{verdict.suite}', {duration(seconds)}: {short(path)}")
+    if aimed:
+        say("", aimed)
     for rule in verdict.failures():
         say("", rule.sentence())

@@ -36,6 +36,7 @@ UNITS = {
     "outside": "share of rows beyond the real range",
 }
 METRICS = tuple(f"kinematics.{name}" for name in UNITS)
+DISTRIBUTIONS = ("kinematics.residual",)  # contacts break the rule, so it matters how often rows are near them
 SOURCE = "trapezoidal rule between position and velocity; self-loops and ranges against real rows"
 
 
@@ -81,6 +82,7 @@ def kinematics(
     system: Kinematics | None,
     truth: Truth,
     *,
+    alike: Transitions | None = None,
     sample: int = SAMPLE,
     seed: int = 0,
 ) -> list[Measurement]:
@@ -91,6 +93,7 @@ def kinematics(
         synthetic: What is judged; rows that are not finite are left out (the table contract counts them).
         system: Positions with their velocities, from the environment or from the user's rules; None: not decidable.
         truth: Gives the clip of observations: rows at or near it hide velocities and have no residual.
+        alike: Rows that should be distributed like the real ones, see `sample.Sample`; None: all that are judged.
         sample: Rows of each side.
         seed: Seed of the subsamples.
     """
@@ -98,10 +101,14 @@ def kinematics(
     columns = tuple(name for name in ROW if name in rows and name in synthetic)
     ids = chosen_rows(len(rows), sample, seed=seed, address=0)
     ids = ids[_finite(rows.take(ids), columns)]
-    ours = subsample(synthetic, sample, seed=seed, address=1)
-    ours = ours.take(_finite(ours, columns))
-    sides = _Sides(real, ids, rows.take(ids), ours, columns, sample, seed)
-    return [_residual(sides, system, truth), _self_loops(sides), _outside(sides)]
+
+    def beside(ours: Transitions) -> _Sides:
+        ours = subsample(ours, sample, seed=seed, address=1)
+        return _Sides(real, ids, rows.take(ids), ours.take(_finite(ours, columns)), columns, sample, seed)
+
+    sides = beside(synthetic)
+    spread = sides if alike is None or alike is synthetic else beside(alike)
+    return [_residual(spread, system, truth), _self_loops(sides), _outside(sides)]
 
 
 @dataclass(frozen=True)

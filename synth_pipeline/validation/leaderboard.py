@@ -13,6 +13,7 @@ from typing import Any
 
 from synth_pipeline.tracking import counted, duration
 from synth_pipeline.validation.report_style import items, page, pairs, section, span, table
+from synth_pipeline.validation.sample import in_words
 
 FIDELITY = ("oracle.mean", "oracle.p95", "oracle.pit_ks", "c2st.sa", "marginals.mean", "coverage.distance")
 NOVELTY = ("novelty.nn_ratio_sa", "novelty.nn_ratio_row", "membership.auc")
@@ -64,6 +65,7 @@ def entry(card: Numbers, *, name: str, kind: str, about: str, spent: Numbers, ut
         "why failed": [rule["sentence"] for rule in failed],
         "metrics": {m["metric"]: _measured(m) for m in card["measurements"]},
         "utility": utility,
+        "aimed": in_words(card),
         "seconds": dict(spent),
     }
 
@@ -135,6 +137,7 @@ def remarks(board: Numbers) -> list[str]:
             f"Novelty of {_listed(unknown)} is not decidable: nobody knows which episodes they were made from. "
             "Name the run directory, if there is one."
         )
+    lines += [f"{e['name']}: {e['aimed']}" for e in board["entries"] if e["aimed"]]
     lines += [f"Utility of {e['name']}: {e['utility']}" for e in board["entries"] if e["utility"]]
     return lines
 

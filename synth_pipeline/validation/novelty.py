@@ -24,7 +24,8 @@ TRAINING = 1_000_000  # training rows in the index; copies of what lies beyond w
 FLOOR_SAMPLE, FLOOR_TRAINING = 500, 20_000  # the same two numbers of each side of a real split
 COPY = 1e-3  # of the median held-out distance
 SOURCE = "distance to closest record against held-out rows (Platzer and Reutterer 2021)"
-METRICS = ("novelty.nn_ratio_sa", "novelty.nn_ratio_row", "novelty.copies")
+DISTRIBUTIONS = ("novelty.nn_ratio_sa", "novelty.nn_ratio_row")  # what is rare is far from all other rows
+METRICS = (*DISTRIBUTIONS, "novelty.copies")
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,6 +49,7 @@ def novelty(
     synthetic: Transitions,
     held_out: Integers | None,
     *,
+    alike: Transitions | None = None,
     sample: int = SAMPLE,
     splits: int = NUM_SPLITS,
     seed: int = 0,
@@ -58,6 +60,7 @@ def novelty(
         real: The whole dataset.
         synthetic: What is judged; rows that are not finite are left out (the table contract counts them).
         held_out: Ids of the episodes that the generator did not see; None: not decidable.
+        alike: Rows that should be distributed like the real ones, see `sample.Sample`; None: all that are judged.
         sample: Rows of each side that are held against all training rows.
         splits: Pairs of real halves that the floor is made from.
         seed: Seed of the subsamples.
@@ -69,14 +72,15 @@ def novelty(
     training, unseen = parts
     training = subsample(training, TRAINING, seed=seed, address=4)
     unseen = subsample(unseen, sample, seed=seed, address=0)
-    synthetic = subsample(synthetic, sample, seed=seed, address=1)
+    every = subsample(synthetic, sample, seed=seed, address=1)
+    spread = every if alike is None or alike is synthetic else subsample(alike, sample, seed=seed, address=1)
     measured = []
-    for name, columns in zip(METRICS, (STATE_ACTION, ROW), strict=False):
+    for name, columns in zip(DISTRIBUTIONS, (STATE_ACTION, ROW), strict=True):
         index = Neighbours(training, columns)
-        ours, theirs = index.distances(synthetic), index.distances(unseen)
+        ours, theirs = index.distances(spread), index.distances(unseen)
         floors = list(_floor_ratios(real, columns, splits, seed))
         measured.append(_ratio(name, ours, theirs, floors, sample))
-    return [*measured, _copies(ours, theirs, len(training), sample)]
+    return [*measured, _copies(ours if spread is every else index.distances(every), theirs, len(training), sample)]
 
 
 def _ratio(name: str, ours: Floats, theirs: Floats, floors: list[float], sample: int) -> Measurement:

@@ -12,9 +12,10 @@ from typing import Any
 from synth_pipeline.config import dump_yaml
 from synth_pipeline.run_config import LABELS
 from synth_pipeline.tracking import counted, duration
-from synth_pipeline.validation.metric import badness
 from synth_pipeline.validation.picture_files import Picture
-from synth_pipeline.validation.report_style import items, number, page, pairs, section, share, span, table
+from synth_pipeline.validation.report_scale import about, note_on_scores
+from synth_pipeline.validation.report_style import items, number, page, pairs, section, small, span, table
+from synth_pipeline.validation.sample import in_words
 
 QUESTIONS = {
     "fidelity": "Do the rows look and behave like real ones?",
@@ -46,22 +47,20 @@ FLOOR = (
     "Real against real: the same metric between random halves of the real episodes. "
     "A value as good as that is as close as real data comes to itself."
 )
-CORRUPTED = " Corrupted: the same metric of real rows that were spoilt on purpose, the mildest first."
 UNJUDGED = "No rule of this suite looks at these: they neither passed nor failed, and a bad one stops no export."
 LOOK = (
     "Grey is real, blue is synthetic. Pictures find what no number was made for, and prove nothing: "
     "no verdict depends on them."
 )
+WITHOUT_AIM = " Synthetic rows are those that are left when the aim is undone."
 SCORES = (
     "Mean of the last evaluations, which were fixed beforehand; no checkpoint is selected. 0: uniform actions, 100: "
     "the best policy that the project ships, where both are known. IQM: the mean without the lowest and the highest "
     "quarter of the runs. In brackets: 95 % intervals; from fewer than five "
     "runs there are none. Differences are of the same draws and seeds."
 )
-SHOWN = 3  # corruptions that are shown at once
 
 Numbers = Mapping[str, Any]
-Scale = Mapping[str, Sequence[tuple[str, float]]]
 
 
 def render(
@@ -71,30 +70,35 @@ def render(
 
     Args:
         scorecard: As the validate stage writes it: `verdict`, `measurements`, `store`, `provenance`; if any: `export`,
-            label -> path from the page; `sensitivity`, metric -> pairs of a corruption and the value it leads to;
-            `cost`, label -> seconds.
-        title: Heading and page title.
+            label -> path from the page; `sensitivity`, see `judging.sensitivity`; `cost`, label -> seconds.
+        title: What was judged; heading and page title say also by whom it is, and on which data.
         pictures: From `picture_files.read_pictures`; none: the page says so.
         of_agents: The same, of the agents' scores.
     """
     rules, measurements = scorecard["verdict"]["rules"], scorecard["measurements"]
-    files, scale = scorecard.get("export"), scorecard.get("sensitivity") or {}
-    store, provenance = scorecard["store"], scorecard["provenance"]
-    note = FLOOR + (CORRUPTED if scale else "")
+    files, scores = scorecard.get("export"), scorecard.get("sensitivity") or {}
+    store, provenance, aimed = scorecard["store"], scorecard["provenance"], in_words(scorecard)
     body = [
         _lead(store, provenance),
         _verdicts(rules, measurements, scorecard.get("utility")),
+        f'<p class="note">{escape(aimed)}</p>' if aimed else "",
         _gate(scorecard["verdict"], measurements),
-        section("Judged", _judged(rules, measurements, scale), note=note),
-        section("Measured, not judged", _measured(_unjudged(rules, measurements), scale), note=UNJUDGED),
-        _pictures(pictures),
+        section("Judged", _judged(rules, measurements, scores), note=FLOOR + note_on_scores(scores)),
+        section("Measured, not judged", _measured(_unjudged(rules, measurements), scores), note=UNJUDGED),
+        _pictures(pictures, WITHOUT_AIM if aimed else ""),
         _utility(scorecard.get("utility"), of_agents),
         section("Not checked", _not_checked(measurements, pictures, scorecard.get("utility"))),
         section("Files", _files(files) if files else "<p>Nothing was exported from this state of the store.</p>"),
         _cost(scorecard.get("cost") or {}),
         section("Origin", _origin(store, provenance)),
     ]
-    return page(title, body)
+    return page(_heading(store, provenance, title), body)
+
+
+def _heading(store: Numbers, provenance: Numbers, title: str) -> str:
+    """`synther on hopper/medium-replay: run default`; the title alone where nobody knows who made the rows."""
+    known = (store.get("generator") or {}).get("kind", "unknown") != "unknown"
+    return f"{_kind(store)} on {provenance['real dataset']}: {title}" if known else title
 
 
 def _lead(store: Numbers, provenance: Numbers) -> str:
@@ -172,15 +176,19 @@ def _unjudged(rules: Sequence[Numbers], measurements: Sequence[Numbers]) -> list
     return [m for m in measurements if m["value"] is not None and m["metric"] not in judged]
 
 
-def _judged(rules: Sequence[Numbers], measurements: Sequence[Numbers], scale: Scale) -> str:
-    by_name = {m["metric"]: m for m in measurements}
+def _judged(rules: Sequence[Numbers], measurements: Sequence[Numbers], scores: Numbers) -> str:
+    """Rules on one metric stand together, and what is known of the metric below the first of them."""
+    by_name, place = {m["metric"]: m for m in measurements}, {rule["metric"]: n for n, rule in enumerate(rules)}
+    ordered = sorted(rules, key=lambda rule: (list(QUESTIONS).index(rule["verdict"]), place[rule["metric"]]))
     rows = []
-    for rule in sorted(rules, key=lambda rule: list(QUESTIONS).index(rule["verdict"])):
+    for before, rule in zip([None, *ordered], ordered, strict=False):
         m = by_name.get(rule["metric"])
+        first = before is None or before["metric"] != rule["metric"]
+        told = about(m, scores) if m and first else ""
         rows.append(
             (
                 _mark(rule),
-                f"<b>{escape(rule['metric'])}</b>" + _small(escape(rule["why"])) + (_about(m, scale) if m else ""),
+                f"<b>{escape(rule['metric'])}</b>" + small(escape(rule["why"])) + told,
                 number(rule["value"]) if rule["value"] is not None else "not decidable",
                 span(escape(rule["threshold"].replace(">=", "≥").replace("<=", "≤"))),
                 _floor(m) if m else "",
@@ -198,12 +206,12 @@ def _mark(rule: Numbers) -> str:
     return '<span class="pass whole">✓ pass</span>'
 
 
-def _measured(measurements: Sequence[Numbers], scale: Scale) -> str:
+def _measured(measurements: Sequence[Numbers], scores: Numbers) -> str:
     if not measurements:
         return "<p>Nothing.</p>"
     rows = [
         (
-            f"<b>{escape(m['metric'])}</b>" + _small(f"{escape(m['unit'])}; {_better(m)}") + _about(m, scale),
+            f"<b>{escape(m['metric'])}</b>" + small(f"{escape(m['unit'])}; {_better(m)}") + about(m, scores),
             number(m["value"]),
             _floor(m),
         )
@@ -224,46 +232,14 @@ def _floor(measurement: Numbers) -> str:
         return ""
     within = measurement["direction"] == "nearest"
     worst = f"within {number(floor['worst95'])} of {measurement['target']:g}" if within else number(floor["worst95"])
-    return number(floor["median"]) + _small(f"95 %: {worst}")
+    return number(floor["median"]) + small(f"95 %: {worst}")
 
 
-def _about(measurement: Numbers, scale: Scale) -> str:
-    return _worst(measurement) + _corrupted(measurement, scale.get(measurement["metric"], ()))
-
-
-def _worst(measurement: Numbers) -> str:
-    details = measurement["details"]
-    if columns := details.get("columns"):
-        ordered = sorted(columns.items(), key=lambda item: _badness(measurement, item[1]), reverse=True)
-        shown = ", ".join(f"{escape(name)} {share(value)}" for name, value in ordered[:3])
-    else:
-        counts = sorted(details.get("fields", {}).items(), key=lambda item: -item[1])
-        shown = ", ".join(f"{escape(name)} {value:,}" for name, value in counts[:3])
-    return _small(f"worst: {shown}") if shown else ""
-
-
-def _corrupted(measurement: Numbers, values: Sequence[tuple[str, float]]) -> str:
-    """The scale that a value is read on: the mildest corruptions, and the others behind a click."""
-    ordered = sorted(values, key=lambda pair: _badness(measurement, pair[1]))
-    shown = [f"{escape(name)}: {number(value)}" for name, value in ordered]
-    rest = shown[SHOWN:]
-    more = f"<details><summary>{len(rest)} more</summary>{', '.join(rest)}</details>" if rest else ""
-    return f'<div class="scale">corrupted: {", ".join(shown[:SHOWN])}{more}</div>' if shown else ""
-
-
-def _badness(measurement: Numbers, value: float) -> float:
-    return badness(value, measurement["direction"], measurement.get("target"))
-
-
-def _small(html: str) -> str:
-    return f"<br><small>{html}</small>" if html else ""
-
-
-def _pictures(pictures: Sequence[Picture]) -> str:
+def _pictures(pictures: Sequence[Picture], note: str) -> str:
     drawn = [picture for picture in pictures if picture.svg]
     if not drawn:
         return section("Pictures", "<p>There are none of this state of the store.</p>")
-    return section("Pictures", _figures(drawn), note=LOOK)
+    return section("Pictures", _figures(drawn), note=LOOK + note)
 
 
 def _figures(drawn: Sequence[Picture]) -> str:
@@ -282,9 +258,9 @@ def _utility(utility: Numbers | None, pictures: Sequence[Picture]) -> str:
         return ""
     rows = [
         (
-            f"<b>{escape(row['agent'])}</b> with {escape(row['arm'])}" + _small(_of_runs(row)),
-            _interval(row["score"]) + _small(f"IQM {_interval(row['iqm'])}" if "iqm" in row else ""),
-            "" if not row.get("difference") else _interval(row["difference"]) + _small(_decided(row["difference"])),
+            f"<b>{escape(row['agent'])}</b> with {escape(row['arm'])}" + small(_of_runs(row)),
+            _interval(row["score"]) + small(f"IQM {_interval(row['iqm'])}" if "iqm" in row else ""),
+            "" if not row.get("difference") else _interval(row["difference"]) + small(_decided(row["difference"])),
         )
         for row in utility["table"]
     ]

@@ -114,6 +114,11 @@ def share(value: float) -> str:
     return span("0" if value == 0 else f"{value:.1e}" if abs(value) < 5e-4 else f"{value:.3f}")
 
 
+def small(html: str) -> str:
+    """A line of HTML below another; nothing where there is none."""
+    return f"<br><small>{html}</small>" if html else ""
+
+
 def span(text: str) -> str:
     """HTML that is not broken into lines."""
     return f'<span class="whole">{text}</span>'

@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from synth_pipeline.data.containers import Episodes, Integers, Segments, Transitions, concatenate
+from synth_pipeline.data.containers import Episodes, Integers, Segments, Transitions
 from synth_pipeline.data.fields import Field
 from synth_pipeline.data.rows import Dataset, RowSource
 from synth_pipeline.errors import unknown_name
-from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.validation import (
     c2st,
     coverage,
@@ -33,9 +30,9 @@ from synth_pipeline.validation.marginals import SAMPLE, marginals
 from synth_pipeline.validation.metric import NUM_SPLITS, Floor, Measurement, subsample
 from synth_pipeline.validation.neighbours import Neighbours
 from synth_pipeline.validation.rules import Rules
+from synth_pipeline.validation.sample import Sample, draw
 from synth_pipeline.validation.truth import Truth
 
-BLOCK = 256
 FAMILIES = (
     "contract",
     "rules",
@@ -67,6 +64,19 @@ METRICS = (
     *novelty.METRICS,
     *membership.METRICS,
 )
+# What compares two distributions: the same rows, more often in one place than the real ones, change its value.
+DISTRIBUTIONS = (
+    *(f"marginals.{name}" for name in ("mean", "worst")),
+    *dependence.METRICS,
+    *frechet.METRICS,
+    "oracle.clipped_share_ratio",
+    "terminations.prevalence",
+    *kinematics.DISTRIBUTIONS,
+    *c2st.METRICS,
+    *prdc.METRICS,
+    *coverage.METRICS,
+    *novelty.DISTRIBUTIONS,
+)
 
 
 @dataclass(frozen=True)
@@ -96,25 +106,33 @@ class Reference:
     splits: int = NUM_SPLITS
 
     def families(
-        self, rows: RowSource, synthetic: Transitions, episodes: Episodes | Segments | None, seed: int
+        self,
+        rows: RowSource,
+        synthetic: Transitions,
+        episodes: Episodes | Segments | None,
+        seed: int,
+        alike: Transitions | None = None,
     ) -> dict[str, Callable[[], list[Measurement]]]:
-        """Every family of metrics over a sample, by name; rules are exact."""
+        """Every family of metrics over a sample, by name; rules are exact. `alike`: the sample without its aim."""
+        alike = synthetic if alike is None else alike
         real, held_out, truth, learned = self.real, self.held_out, self.truth, self.learned_floor
         plain = Dataset(real.spec, rows=real.transitions()) if self.floors else real  # no episodes: no floors
         splits = 0 if self.floors else self.splits
         system = kinematics.known_kinematics(real.spec) or (self.rules.system if self.rules else None)
         return {
             "rules": lambda: rules.rules(rows, self.rules),
-            "marginals": lambda: marginals(plain, synthetic, self.compared, seed=seed),
-            "dependence": lambda: dependence.dependence(plain, synthetic, self.compared, seed=seed),
-            "frechet": lambda: frechet.frechet(real, synthetic, splits=splits, seed=seed),
-            "oracle": lambda: against_truth(real, synthetic, truth, held_out, learned_floor=learned, seed=seed),
-            "kinematics": lambda: kinematics.kinematics(plain, synthetic, system, truth, seed=seed),
+            "marginals": lambda: marginals(plain, alike, self.compared, seed=seed),
+            "dependence": lambda: dependence.dependence(plain, alike, self.compared, seed=seed),
+            "frechet": lambda: frechet.frechet(real, alike, splits=splits, seed=seed),
+            "oracle": lambda: against_truth(
+                real, synthetic, truth, held_out, alike=alike, learned_floor=learned, seed=seed
+            ),
+            "kinematics": lambda: kinematics.kinematics(plain, synthetic, system, truth, alike=alike, seed=seed),
             "trajectories": lambda: trajectories.trajectories(real, episodes, truth, seed=seed),
-            "c2st": lambda: c2st.c2st(real, synthetic, splits=splits, seed=seed),
-            "prdc": lambda: prdc.prdc(real, synthetic, splits=splits, seed=seed),
-            "coverage": lambda: coverage.coverage(real, synthetic, splits=splits, seed=seed),
-            "novelty": lambda: novelty.novelty(real, synthetic, held_out, splits=splits, seed=seed),
+            "c2st": lambda: c2st.c2st(real, alike, splits=splits, seed=seed),
+            "prdc": lambda: prdc.prdc(real, alike, splits=splits, seed=seed),
+            "coverage": lambda: coverage.coverage(real, alike, splits=splits, seed=seed),
+            "novelty": lambda: novelty.novelty(real, synthetic, held_out, alike=alike, splits=splits, seed=seed),
             "membership": lambda: membership.membership(real, synthetic, held_out, splits=splits, seed=seed),
         }
 
@@ -139,7 +157,8 @@ def scorecard(
         progress: Called with the name of each family of `FAMILIES` before it is measured.
 
     Returns:
-        The verdict, and `{"verdict": ..., "measurements": [...]}` as plain JSON.
+        The verdict, and `{"verdict": ..., "measurements": [...]}` as plain JSON; `sample.UNDONE`: of how many rows the
+        distributions were judged, where the rows were aimed.
 
     Raises:
         UnknownNameError: When a rule names a metric that does not exist.
@@ -149,18 +168,27 @@ def scorecard(
             raise unknown_name("metric", rule.metric, METRICS)
     progress("contract")
     measurements = contract(rows, reference.fields, reference.truth.terminated)
+    facts: dict[str, Any] = {}
     if not any(m.value for m in measurements if m.metric == "contract.schema"):
-        synthetic = read_sample(rows, SAMPLE, seed=seed)
-        for family, measure in reference.families(rows, synthetic, episodes, seed).items():
+        sample = draw(rows, SAMPLE, real=len(reference.real), seed=seed)
+        facts = sample.facts()
+        for family, measure in reference.families(rows, sample.rows, episodes, seed, sample.alike).items():
             progress(family)
-            measurements += [_with_floor(m, reference.floors) for m in measure()]
+            measurements += [_decidable(_with_floor(m, reference.floors), sample) for m in measure()]
     verdict = judge(measurements, suite)
-    return verdict, {"verdict": verdict.to_json(), "measurements": [m.to_json() for m in measurements]}
+    return verdict, {"verdict": verdict.to_json(), "measurements": [m.to_json() for m in measurements], **facts}
 
 
 def _with_floor(found: Measurement, floors: Mapping[str, Floor]) -> Measurement:
     known = floors.get(found.metric)
     return replace(found, floor=known) if known is not None and found.value is not None else found
+
+
+def _decidable(found: Measurement, sample: Sample) -> Measurement:
+    """Nothing is said of distributions where too few rows are left: chance alone would move them past their floors."""
+    if sample.too_few is None or found.metric not in DISTRIBUTIONS:
+        return found
+    return replace(found, value=None, floor=None, details={"why": sample.too_few})
 
 
 def against_truth(
@@ -169,6 +197,7 @@ def against_truth(
     truth: Truth,
     held_out: Integers | None = None,
     *,
+    alike: Transitions | None = None,
     learned_floor: Mapping[str, float] | None = None,
     sample: int = oracle.SAMPLE,
     seed: int = 0,
@@ -180,12 +209,13 @@ def against_truth(
         synthetic: What is judged.
         truth: What is known of the environment.
         held_out: Ids of the episodes that the generator did not see: then errors are also told by novelty.
+        alike: Rows that should be distributed like the real ones, see `sample.Sample`; None: all that are judged.
         learned_floor: Held-out errors of a learned model, see `dynamics.ensemble.learned_floor`.
         sample: Rows of each side that the oracle is asked about.
         seed: Seed of the subsamples.
     """
     pair, parts = oracle.judge_sample(real, synthetic, truth, sample=sample, seed=seed), novelty.divided(real, held_out)
-    by_novelty = None
+    by_novelty, alike = None, synthetic if alike is None else alike
     if pair is not None and parts is not None:
         training, unseen = (subsample(part, novelty.TRAINING, seed=seed, address=4) for part in parts)
         index, reference = Neighbours(training), subsample(unseen, novelty.SAMPLE, seed=seed, address=0)
@@ -193,20 +223,8 @@ def against_truth(
         by_novelty = novelty.error_at_novelty(pair[0].errors, *distances)
     return [
         *oracle.dynamics(real, pair, sample=sample, learned_floor=learned_floor, by_novelty=by_novelty, seed=seed),
-        *oracle.clipped_share(real, synthetic, truth, seed=seed),
+        *oracle.clipped_share(real, alike, truth, seed=seed),
         *oracle.calibration(real, synthetic, truth.kernel, seed=seed),
         *terminations.terminations(real, pair, truth.terminated, sample=sample, seed=seed),
-        *terminations.prevalence(real, synthetic, truth.terminated, seed=seed),
+        *terminations.prevalence(real, alike, truth.terminated, seed=seed),
     ]
-
-
-def read_sample(rows: RowSource, size: int, *, seed: int) -> Transitions:
-    """About `size` rows from all over the table, as blocks of neighbours: few reads, whatever the table's size.
-
-    Rows of a generated table are independent, so blocks are as good as single rows.
-    """
-    if len(rows) <= size:
-        return rows.read(0, len(rows))
-    count = size // BLOCK
-    starts = np.sort(stream(seed, Stage.VALIDATE, 2).choice(len(rows) // BLOCK, size=count, replace=False)) * BLOCK
-    return concatenate([rows.read(int(start), int(start) + BLOCK) for start in starts])

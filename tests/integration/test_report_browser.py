@@ -86,14 +86,17 @@ def html(tmp_path_factory):
         "measurements": [m.to_json() for m in measured],
         "store": {"rows": len(rows), "digest": "d" * 64, "generator": {"kind": "fresh", "a_long_setting": "x" * 200}},
         "provenance": {"real dataset": "test/rolled", "real rows": len(real), "seed": 0},
-        "sensitivity": {"oracle.mean": [(f"noise of 0.{n} standard deviations", n / 10) for n in range(1, 7)]},
+        "sensitivity": {
+            **{"dataset": "hopper/medium-replay", "environment": "hopper", "rows": 100_000},
+            "scores": {"oracle.mean": [(f"noise of 0.{n} standard deviations", n / 10) for n in range(1, 7)]},
+        },
         "cost": {"training": 61.0},
     }
     fifths = next(m for m in measured if m.metric == "oracle.mean").details["error_by_novelty"]
     drawn = pictures(real, rows, card, fields, controls={"smote": fifths}, episodes=fresh.episodes)
     folder = tmp_path_factory.mktemp("run")
     write_pictures(folder, drawn, digest="d" * 64)
-    return render(card, title="Synthetic data of test", pictures=read_pictures(folder, digest="d" * 64))
+    return render(card, title="run test", pictures=read_pictures(folder, digest="d" * 64))
 
 
 def test_the_page_works_in_a_browser_at_every_width(html, tmp_path):

@@ -88,6 +88,7 @@ def test_fewer_than_five_runs_are_points_with_a_reason():
     found = estimate(runs(1.0, 2.0, 3.0, 4.0))
     assert (found.value, found.low, found.high) == (2.5, None, None)
     assert found.why == "4 runs of 'a'; an interval needs 5"
+    assert estimate(runs(1.0, 2.0, task="")).why == "2 runs; an interval needs 5"
     assert estimate({**runs(*range(9)), **runs(1, 2, task="b")}).why.startswith("2 runs of 'b'")
     difference = paired_difference(runs(2.0, 3.0), runs(1.0, 1.0))
     assert (difference.value, difference.low, difference.verdict) == (1.5, None, None)

@@ -123,6 +123,28 @@ def test_a_killed_training_never_goes_on_with_other_data_or_another_loss(mine, t
     assert not list((run.directory / "model").glob("training-*"))
 
 
+def test_aimed_rows_are_judged_without_their_aim_also_where_they_were_judged_otherwise(mine, monkeypatch, capsys):
+    run, config = mine
+    config = config.replace(
+        generator=JOINT | {"condition": "reward"},
+        generate=config.generate.replace(rows=1_000, where="reward"),
+        validation=config.validation.replace(**BARE),
+    )
+    stages.train(run, config)
+    stages.generate(run, config)
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "DISTRIBUTIONS", ())
+        stages.validate(run, config)
+    card = read_json(stages.validate(run, config))
+    assert "nothing to do" not in capsys.readouterr().out
+    stages.validate(run, config)
+    assert "nothing to do: this store was judged" in capsys.readouterr().out
+    weights = store.open(run.folder("store")).read_all()["weight"]
+    assert card["aim undone"]["drawn"] == len(weights) == 1_000
+    assert card["aim undone"]["left"] == pytest.approx(1_000 * (weights / weights.max()).mean(), abs=60)
+    assert "Rows were aimed at reward: distributions are judged on the" in stages.report(run).read_text()
+
+
 def test_the_stages_one_after_another(validated):
     run, config = validated
     target = store.open(run.folder("store"))
@@ -131,7 +153,10 @@ def test_the_stages_one_after_another(validated):
     assert read_json(run.folder("validation") / "scorecard.json")["store"]["digest"] == target.digest()
     folder = stages.export(run, config, allow_failed=True)
     assert (folder / "local-mine-noise-v0.hdf5").exists()
-    assert stages.report(run).exists()
+    heading = (
+        f"<h1>noise on {read_json(run.folder('validation') / 'scorecard.json')['provenance']['real dataset']}: run "
+    )
+    assert heading + run.directory.name in stages.report(run).read_text()
 
 
 def test_the_held_out_episodes_are_written_down_and_not_seen(mine):

@@ -20,6 +20,7 @@ from synth_pipeline.validation.leaderboard import (
     self_test,
 )
 from synth_pipeline.validation.metric import Floor, Measurement
+from synth_pipeline.validation.sample import UNDONE
 
 RULES = (
     {"metric": "marginals.mean", "at_least": 0.9, "why": "columns"},
@@ -46,13 +47,14 @@ def measured(metric, value):
     )
 
 
-def row(name, kind="given", *, marginals=0.95, sa=0.5123, novelty=1.0, known=True, spent=None, utility=None):
+def row(name, kind="given", *, marginals=0.95, sa=0.5123, novelty=1.0, known=True, spent=None, utility=None, **more):
     found = [measured("marginals.mean", marginals), measured("c2st.sa", sa), measured("novelty.nn_ratio_sa", novelty)]
     found += [measured("oracle.mean", None), measured("coverage.distance", 0.01234)]
     card = {
         "verdict": judge(found, SUITE).to_json(),
         "measurements": [m.to_json() for m in found],
         "store": {"digest": f"d-{name}", "rows": 1234},
+        **more,
     }
     made = entry(card, name=name, kind=kind, about=f"about {name}", spent=spent or {}, utility=utility)
     return {**made, "origin known": known, "card": "cards/x.json"}
@@ -114,6 +116,14 @@ def test_the_ruler_tests_itself_and_is_loud_when_it_cannot_tell_good_from_bad(ch
     assert found["holds"] is (not changes)
     assert ("DO NOT TRUST THIS TABLE" in found["sentence"]) is bool(changes)
     assert ("chance" in found["sentence"]) is ("episodes" in changes)
+
+
+def test_rows_that_were_aimed_are_remarked_on():
+    found = board(row("a"), row("b", **{UNDONE: {"drawn": 20_000, "left": 9_876, "needed": 5_000}}))
+    said = "b: Rows were aimed: distributions are judged on the 9,876 rows (of 20,000)"
+    assert [said in line for line in remarks(found)].count(True) == 1
+    assert said in Page(render(found)).words
+    assert not any("aimed" in line for line in remarks(board(row("a"))))
 
 
 def test_a_control_that_passes_is_no_fault_of_the_ruler():

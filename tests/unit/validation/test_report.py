@@ -11,10 +11,13 @@ from synth_pipeline.data.rows import Dataset
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.validation import pictures as gathering
 from synth_pipeline.validation.gate import Suite, judge
+from synth_pipeline.validation.judging import sensitivity
 from synth_pipeline.validation.metric import Floor, Measurement
 from synth_pipeline.validation.picture_files import INDEX, Picture, read_pictures, write_pictures
 from synth_pipeline.validation.pictures import PICTURES, pictures
 from synth_pipeline.validation.report import NOT_CHECKED, QUESTIONS, render
+from synth_pipeline.validation.sample import UNDONE
+from synth_pipeline.validation.scorecard import METRICS
 
 EVIL = "<script>alert('x')</script> & \"more\""
 
@@ -34,6 +37,10 @@ def card(*measurements, rules=({"metric": "marginals.mean", "at_least": 0.9},), 
         "provenance": provenance,
         **more,
     }
+
+
+def scores(scale):
+    return {"dataset": "pond/x", "environment": "pond", "rows": 7_000, "scores": scale}
 
 
 class Page(HTMLParser):
@@ -229,14 +236,72 @@ def test_many_broken_rules_are_named_twice_and_counted():
 
 def test_corruptions_stand_mildest_first_and_the_rest_behind_a_click():
     scale = {"marginals.mean": [("e", 0.1), ("a", 0.94), ("c", 0.7), ("b", 0.8), (EVIL, 0.05)]}
-    page = Page(render(card(measurement(), sensitivity=scale), title="Mine"))
-    assert "corrupted: a: 0.94, b: 0.8, c: 0.7" + "2 more" + f"e: 0.1, {EVIL}: 0.05" in page.words
-    assert "Corrupted: the same metric" in page.words
+    page = Page(render(card(measurement(), sensitivity=scores(scale)), title="Mine"))
+    assert (
+        "corrupted, on pond/x, 7,000 rows: a: 0.94, b: 0.8, c: 0.7" + "2 more" + f"e: 0.1, {EVIL}: 0.05" in page.words
+    )
+    assert "real rows that were spoilt on purpose, on pond/x, 7,000 rows, the mildest first" in page.words
+    assert "a scale for orientation" in page.words
     assert "script" not in page.tags
     assert "orrupted" not in Page(render(card(measurement()), title="Mine")).words
     lower = measurement("oracle.mean", 0.1, direction="lower")
-    page = Page(render(card(measurement(), lower, sensitivity={"oracle.mean": [["b", 2], ["a", 1]]}), title="Mine"))
-    assert "corrupted: a: 1, b: 2" in page.words
+    scale = {"oracle.mean": [["b", 2], ["a", 1]]}
+    page = Page(render(card(measurement(), lower, sensitivity=scores(scale)), title="Mine"))
+    assert "rows: a: 1, b: 2" in page.words
+
+
+def test_scores_of_corruptions_on_another_environment_are_not_shown():
+    page = Page(render(card(measurement(), sensitivity=scores({})), title="Mine"))
+    assert "No corruption has been measured for these data, only on pond/x, 7,000 rows" in page.words
+    assert "corrupted" not in page.words
+
+
+def test_what_is_not_decidable_stands_on_no_scale():
+    unknown = measurement(value=None, why="x")
+    page = Page(render(card(unknown, sensitivity=scores({"marginals.mean": [("a", 0.5)]})), title="Mine"))
+    assert "corrupted" not in page.words
+
+
+def test_the_scores_that_come_with_the_project_are_those_of_one_environment():
+    shipped, elsewhere, unknown = sensitivity("hopper"), sensitivity("pendulum"), sensitivity(None)
+    assert (shipped["dataset"], shipped["rows"]) == ("hopper/medium-replay", 100_000)
+    assert ["noise of 0.1 sd on s'", 0.999] in shipped["scores"]["c2st.residual"]
+    assert set(shipped["scores"]) < set(METRICS)
+    assert elsewhere["scores"] == unknown["scores"] == {}
+    assert elsewhere["dataset"] == shipped["dataset"]
+
+
+def test_rules_on_one_metric_stand_together_and_what_is_known_of_it_once():
+    names = ("marginals.mean", "marginals.worst") * 2
+    rules = [{"metric": name, "at_least": n / 10, "why": f"reason {n}"} for n, name in enumerate(names)]
+    values = [measurement(name, 0.5, columns={f"of {name}": 0.5}) for name in names[:2]]
+    words = Page(render(card(*values, rules=rules), title="Mine")).words
+    judged = words[words.index("Judged") : words.index("Measured, not judged")]
+    assert sorted(judged.index(f"reason {n}") for n in (0, 2, 1, 3)) == [
+        judged.index(f"reason {n}") for n in (0, 2, 1, 3)
+    ]
+    assert [judged.count(f"of {name} 0.500") for name in names[:2]] == [1, 1]
+
+
+def test_rows_that_were_aimed_are_named_beside_the_verdict():
+    values = card(measurement(), **{UNDONE: {"drawn": 20_000, "left": 9_876, "needed": 5_000}})
+    values["store"]["aim"] = {"where": "near_terminal"}
+    words = Page(render(values, title="Mine", pictures=[DRAWN])).words
+    said = words.index("Rows were aimed at near_terminal: distributions are judged on the 9,876 rows (of 20,000)")
+    assert words.index("Utility") < said < words.index("Passed all 1 rule")
+    assert "Synthetic rows are those that are left when the aim is undone" in words
+    plain = Page(render(card(measurement()), title="Mine", pictures=[DRAWN])).words
+    assert "aim" not in plain[plain.index("Fidelity") :].replace("claim", "")
+
+
+def test_the_heading_names_the_generator_and_the_data():
+    html = render(card(measurement()), title="run default")
+    assert "<title>smote on hopper/x: run default</title>" in html
+    assert "<h1>smote on hopper/x: run default</h1>" in html
+    values = card(measurement())
+    for nobody in ({"generator": {"kind": "unknown"}}, {}):
+        values["store"] = {"digest": "d", "rows": 5, **nobody}
+        assert "<title>Audit of x</title>" in render(values, title="Audit of x")
 
 
 def test_only_a_cost_that_is_known_is_shown():
