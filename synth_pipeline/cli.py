@@ -21,7 +21,15 @@ for _name, _value in TELEMETRY.items():
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from synth_pipeline import __version__, cli_augment, cli_compare, cli_evaluate, cli_judge, cli_relabel  # noqa: E402
+from synth_pipeline import (  # noqa: E402
+    __version__,
+    cli_augment,
+    cli_compare,
+    cli_evaluate,
+    cli_judge,
+    cli_lists,
+    cli_relabel,
+)
 from synth_pipeline.cli_options import (  # noqa: E402
     PRESETS,
     DryRun,
@@ -85,25 +93,8 @@ def doctor() -> None:
     examine()
 
 
-@app.command()
-def datasets() -> None:
-    """List the datasets that can be collected here, and the Minari datasets on this machine."""
-    from synth_pipeline.sources import catalog, minari_root
-    from synth_pipeline.sources.collect import CollectedSource
-
-    entries = catalog.entries().values()
-    width = max(len(entry.id) for entry in entries)
-    head = f"{'id':<{width}}  {'rows':>8}  {'random':>7}  {'best':>7}  {'here':<4}  what"
-    console.print(head, style="bold", markup=False)
-    for entry in entries:
-        random, best = entry.references.random, entry.references.best
-        returns = f"{random.mean:>7,.0f}  {f'{best.mean:,.0f}' if best else '-':>7}"
-        here = "yes" if CollectedSource(entry.id).describe()["collected"] else "-"
-        line = f"{entry.id:<{width}}  {entry.rows:>8,}  {returns}  {here:<4}  {entry.description}"
-        console.print(line, markup=False)
-    say("random", "mean return of uniform actions; best: of the best shipped policy; 100 episodes each")
-    say("minari", ", ".join(minari_root.local_ids()) or "no Minari datasets on this machine")
-    suggest("collect", "hopper/medium-replay")
+app.command()(cli_lists.datasets)
+app.command()(cli_lists.settings)
 
 
 @app.command()

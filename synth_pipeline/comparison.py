@@ -47,7 +47,7 @@ from synth_pipeline.validation.judging import outcome
 from synth_pipeline.validation.metric import Floor
 from synth_pipeline.validation.record import is_scorecard
 from synth_pipeline.validation.rules import Rules
-from synth_pipeline.validation.scorecard import FAMILIES, METRICS, Reference, scorecard
+from synth_pipeline.validation.scorecard import DISTRIBUTIONS, FAMILIES, METRICS, Reference, scorecard
 
 FEWEST = 4  # held-out episodes: two to set aside, two to hold against
 CARDS, BOARD, PAGE = "cards", "leaderboard.json", "leaderboard.html"
@@ -156,7 +156,7 @@ class Comparison:
         by = self.against
         how = {"splits": by.splits, "seed": by.seed, "learn_oracle": by.learn_oracle, "split": dict(self.ruler.split)}
         who = {"rows": contestant.identity, "origin known": contestant.origin_known}
-        return content_hash(who, self.fingerprint, by.suite, by.rules, METRICS, how)
+        return content_hash(who, self.fingerprint, by.suite, by.rules, METRICS, DISTRIBUTIONS, how)
 
     @cached_property
     def files(self) -> dict[str, str]:

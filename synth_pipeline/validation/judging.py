@@ -74,7 +74,7 @@ def judge_table(
     begin, rows, real = time.perf_counter(), table.rows, reference.real
     with Parts("validate", len(FAMILIES) + 2) as parts:
         verdict, card = scorecard(rows, reference, suite, episodes=table.episodes, seed=seed, progress=parts)
-        sample = draw(rows, SAMPLE, real=len(real), seed=seed)
+        sample = draw(rows, SAMPLE, real=real, seed=seed)
         parts("expectations")
         if expectations:
             card["expectations"] = _expected(

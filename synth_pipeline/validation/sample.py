@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synth_pipeline.data.containers import Transitions, concatenate
-from synth_pipeline.data.rows import RowSource
+from synth_pipeline.data.rows import Dataset, RowSource
 from synth_pipeline.seeding import Stage, stream
 
 BLOCK = 256
@@ -68,24 +68,24 @@ class Sample:
         return {UNDONE: {"drawn": self.drawn, "left": len(self.left), "needed": self.needed}}
 
 
-def draw(rows: RowSource, size: int, *, real: int, seed: int) -> Sample:
+def draw(rows: RowSource, size: int, *, real: Dataset, seed: int) -> Sample:
     """About `size` rows of a table, and about as many without their aim, if the table has them.
 
     Args:
         rows: The table.
         size: How many.
-        real: Rows of the real data.
+        real: The real data; where they have a column `weight` of their own, that is no importance.
         seed: Seed of the sample.
     """
     sample = read_sample(rows, size, seed=seed)
-    weights = importance(sample)
+    weights = None if real.spec.has(WEIGHT) else importance(sample)
     if weights is None:
         return Sample(sample)
     more = sample
     if len(rows) > size:
         share = max(float(weights.mean() / weights.max()), 1 / MOST)
         more = read_sample(rows, math.ceil(size / share), seed=seed)
-    return Sample(sample, undone(more, seed=seed), len(more), min(FEWEST, real // 2))
+    return Sample(sample, undone(more, seed=seed), len(more), min(FEWEST, len(real) // 2))
 
 
 def importance(rows: Transitions) -> Floats | None:

@@ -170,7 +170,7 @@ def scorecard(
     measurements = contract(rows, reference.fields, reference.truth.terminated)
     facts: dict[str, Any] = {}
     if not any(m.value for m in measurements if m.metric == "contract.schema"):
-        sample = draw(rows, SAMPLE, real=len(reference.real), seed=seed)
+        sample = draw(rows, SAMPLE, real=reference.real, seed=seed)
         facts = sample.facts()
         for family, measure in reference.families(rows, sample.rows, episodes, seed, sample.alike).items():
             progress(family)

@@ -7,7 +7,9 @@ import pytest
 import typer
 
 from synth_pipeline import cli, cli_options, errors, resources
-from synth_pipeline.run_config import presets
+from synth_pipeline.config import flat
+from synth_pipeline.generators.synther import SyntherConfig
+from synth_pipeline.run_config import RunConfig, presets
 
 
 @pytest.fixture
@@ -61,3 +63,18 @@ def test_every_exit_code_of_an_error_and_the_completion_are_in_the_help():
     assert cli.app.info.epilog == cli.EPILOG
     assert "synthpipe --install-completion" in cli.EPILOG
     assert " ".join(cli.EPILOG.split()).split(". ")[0] in " ".join(cli.__doc__.split())
+
+
+@pytest.mark.parametrize("words", [(), ("synther",)])
+def test_every_setting_is_listed_with_its_default_and_can_be_typed(words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["synthpipe", "settings", *words])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert not caught.value.code
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    listed = {line[0]: line[1] for line in lines if len(line) > 2}
+    config = SyntherConfig() if words else RunConfig(dataset="DATASET")
+    keys = [f"generator.{key}" if words else key for key in flat(config.plain())]
+    inside = [key for key in keys if key not in listed and not key.startswith(("agents.", "generator.kind"))]
+    assert [key for key in inside if key.rpartition(".")[0] not in listed] == []
+    assert listed["generator.sampler.num_steps" if words else "generate.rows"] == ("7" if words else "200000")

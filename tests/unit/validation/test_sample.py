@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from toy_data import SPEC, toy_dataset
 
+from synth_pipeline.data.containers import Transitions
+from synth_pipeline.data.fields import Field
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.validation.gate import Suite
 from synth_pipeline.validation.sample import FEWEST, UNDONE, draw, importance, in_words
@@ -25,6 +27,7 @@ SUITE = Suite.parse(
     }
 )
 LENGTHS, HELD_OUT = (25,) * 240, np.arange(24)
+REAL = toy_dataset(LENGTHS)
 
 
 def aimed(count=14_000, share=0.5, seed=5):
@@ -97,7 +100,7 @@ def test_what_is_right_or_wrong_by_itself_is_judged_on_all_rows(rows, undone, as
 
 def test_a_result_repeats_and_no_row_does(rows, undone):
     assert judged(rows)[1] == undone[1]
-    first, again, other = (draw(table(rows), 50_000, real=6_000, seed=seed).alike["row_id"] for seed in (0, 0, 1))
+    first, again, other = (draw(table(rows), 50_000, real=REAL, seed=seed).alike["row_id"] for seed in (0, 0, 1))
     assert (first == again).all()
     assert len(np.unique(first)) == len(first)
     assert set(first.tolist()) != set(other.tolist())
@@ -106,14 +109,14 @@ def test_a_result_repeats_and_no_row_does(rows, undone):
 def test_rows_that_were_not_aimed_stay_as_they_are(rows):
     plain = rows.with_columns(weight=np.full(len(rows), 0.7, np.float32))
     for given in (plain, toy_dataset().transitions(), rows.take(slice(0, 0))):
-        sample = draw(table(given), 50_000, real=6_000, seed=0)
+        sample = draw(table(given), 50_000, real=REAL, seed=0)
         assert sample.alike is sample.rows
         assert sample.too_few is None
         assert sample.facts() == {}
 
 
 def test_of_a_large_table_more_rows_are_drawn_so_that_as_many_are_left(rows):
-    sample = draw(table(rows), 4_096, real=6_000, seed=0)
+    sample = draw(table(rows), 4_096, real=REAL, seed=0)
     assert len(sample.rows) == 4_096
     assert len(sample.alike) == pytest.approx(4_096, rel=0.06)
     assert sample.drawn < len(rows)
@@ -130,7 +133,7 @@ def test_where_too_few_rows_are_left_nothing_is_said_of_distributions(rows):
     assert len(whys) == 1
     assert "of 1,000 rows are left when the aim is undone, 3,000 are needed: generate more rows" in whys.pop()
     assert "distributions are not judged, since 3,000 rows are needed" in in_words(card)
-    assert draw(table(rows), 50_000, real=10**6, seed=0).needed == FEWEST
+    assert draw(table(rows), 50_000, real=toy_dataset((25,) * 1_000), seed=0).needed == FEWEST
 
 
 def test_a_weight_that_is_no_weight_keeps_no_row(rows):
@@ -147,3 +150,11 @@ def test_it_is_said_in_words():
     )
     assert in_words({**card, "store": {}}).startswith("Rows were aimed: ")
     assert in_words({"store": {}}) is None
+
+
+def test_a_weight_that_real_rows_have_too_is_a_column_like_any_other(rows):
+    spec = SPEC.replace(fields=(*SPEC.fields, Field(name="weight")))
+    weighed = {**REAL.transitions().columns, "weight": np.ones(len(REAL), np.float32)}
+    sample = draw(table(rows), 50_000, real=Dataset(spec, rows=Transitions(weighed)), seed=0)
+    assert sample.left is None
+    assert sample.alike is sample.rows

@@ -1,0 +1,75 @@
+"""The verbs of `synthpipe` that list what there is: datasets, and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from synth_pipeline.cli_options import generator_names, suggest
+from synth_pipeline.config import Config
+from synth_pipeline.run_config import RunConfig
+from synth_pipeline.tracking import console, say
+
+WIDEST = 40  # characters of a default
+
+
+def datasets() -> None:
+    """List the datasets that can be collected here, and the Minari datasets on this machine."""
+    from synth_pipeline.sources import catalog, minari_root
+    from synth_pipeline.sources.collect import CollectedSource
+
+    entries = catalog.entries().values()
+    width = max(len(entry.id) for entry in entries)
+    head = f"{'id':<{width}}  {'rows':>8}  {'random':>7}  {'best':>7}  {'here':<4}  what"
+    console.print(head, style="bold", markup=False)
+    for entry in entries:
+        random, best = entry.references.random, entry.references.best
+        returns = f"{random.mean:>7,.0f}  {f'{best.mean:,.0f}' if best else '-':>7}"
+        here = "yes" if CollectedSource(entry.id).describe()["collected"] else "-"
+        line = f"{entry.id:<{width}}  {entry.rows:>8,}  {returns}  {here:<4}  {entry.description}"
+        console.print(line, markup=False)
+    say("random", "mean return of uniform actions; best: of the best shipped policy; 100 episodes each")
+    say("minari", ", ".join(minari_root.local_ids()) or "no Minari datasets on this machine")
+    suggest("collect", "hopper/medium-replay")
+
+
+def settings(
+    generator: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[GENERATOR]",
+            help="Whose settings, e.g. synther; default: those of a run.",
+            autocompletion=generator_names,
+        ),
+    ] = None,
+) -> None:
+    """List what `--set` takes: every key with its default and what it means."""
+    from synth_pipeline.generators.base import build
+
+    if generator is None:
+        found = list(leaves(RunConfig(dataset="DATASET")))
+    else:
+        found = list(leaves(build({"kind": generator}).config, "generator."))
+    keys, values = (max(len(row[column]) for row in found) for column in (0, 1))
+    for key, value, meaning in found:
+        console.print(f"{key:<{keys}}  {value:<{values}}  {meaning}".rstrip(), markup=False, soft_wrap=True)
+    say("next", "--set KEY=VALUE, with train, run and all that follow")
+    if generator is None:
+        say("", "synthpipe settings synther: those of a generator")
+
+
+def leaves(config: Config, above: str = "") -> Iterator[tuple[str, str, str]]:
+    """Key, default and meaning of every setting, in the order of the class; sections are walked into."""
+    for name, field in type(config).model_fields.items():
+        value: Any = getattr(config, name)
+        if isinstance(value, Config):
+            yield from leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", _short(value), field.description or ""
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
