@@ -284,12 +284,13 @@ def save(generator: Generator, directory: Path, *, extra: Mapping[str, Any]) -> 
         write_json(staged / "state.json", {"values": values, "extra": dict(extra), "arrays": checksum})
 
 
-def load(directory: Path) -> tuple[Generator, dict[str, Any]]:
+def load(directory: Path | str) -> tuple[Generator, dict[str, Any]]:
     """A saved generator and the values stored beside it.
 
     Raises:
         CheckpointError: When the folder is missing, incomplete or damaged.
     """
+    directory = Path(directory)
     missing = [name for name in ("config.json", "state.json", "arrays.safetensors") if not (directory / name).exists()]
     if missing:
         raise CheckpointError(
