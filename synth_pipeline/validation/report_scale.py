@@ -63,7 +63,7 @@ def _corrupted(measurement: Numbers, scores: Numbers) -> str:
         return ""
     rest = shown[SHOWN:]
     more = f"<details><summary>{len(rest)} more</summary>{', '.join(rest)}</details>" if rest else ""
-    return f'<div class="scale">corrupted, {escape(_place(scores))}: {", ".join(shown[:SHOWN])}{more}</div>'
+    return f'<div class="scale">corrupted: {", ".join(shown[:SHOWN])}{more}</div>'
 
 
 def _badness(measurement: Numbers, value: float) -> float:

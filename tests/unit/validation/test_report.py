@@ -237,9 +237,7 @@ def test_many_broken_rules_are_named_twice_and_counted():
 def test_corruptions_stand_mildest_first_and_the_rest_behind_a_click():
     scale = {"marginals.mean": [("e", 0.1), ("a", 0.94), ("c", 0.7), ("b", 0.8), (EVIL, 0.05)]}
     page = Page(render(card(measurement(), sensitivity=scores(scale)), title="Mine"))
-    assert (
-        "corrupted, on pond/x, 7,000 rows: a: 0.94, b: 0.8, c: 0.7" + "2 more" + f"e: 0.1, {EVIL}: 0.05" in page.words
-    )
+    assert "corrupted: a: 0.94, b: 0.8, c: 0.7" + "2 more" + f"e: 0.1, {EVIL}: 0.05" in page.words
     assert "real rows that were spoilt on purpose, on pond/x, 7,000 rows, the mildest first" in page.words
     assert "a scale for orientation" in page.words
     assert "script" not in page.tags
@@ -247,7 +245,7 @@ def test_corruptions_stand_mildest_first_and_the_rest_behind_a_click():
     lower = measurement("oracle.mean", 0.1, direction="lower")
     scale = {"oracle.mean": [["b", 2], ["a", 1]]}
     page = Page(render(card(measurement(), lower, sensitivity=scores(scale)), title="Mine"))
-    assert "rows: a: 1, b: 2" in page.words
+    assert "corrupted: a: 1, b: 2" in page.words
 
 
 def test_scores_of_corruptions_on_another_environment_are_not_shown():
