@@ -7,6 +7,7 @@ shard always has the same bytes, on whichever worker it is made.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -22,7 +23,7 @@ from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.errors import CheckpointError, ConfigError
 from synth_pipeline.generators import GENERATORS
 from synth_pipeline.generators.relevance import Aim
-from synth_pipeline.runs import read_json, staged_directory, write_bytes, write_json
+from synth_pipeline.runs import file_hash, read_json, staged_directory, write_bytes, write_json
 
 Report = Callable[[int, int, Mapping[str, float]], None]  # (step, total steps, values) of a fit in progress
 
@@ -339,6 +340,18 @@ def build(settings: Mapping[str, Any]) -> Generator:
     kind: type[Generator] = GENERATORS.load(str(settings.get("kind", "")))
     rest = {name: value for name, value in settings.items() if name != "kind"}
     return kind(kind.settings.parse(rest, where=f"generator '{settings['kind']}'", prefix="generator."))
+
+
+def foreign_code(generator: Generator) -> str | None:
+    """Hash of the file that a generator of another package stands in: another text is another method. None: ours."""
+    kind = type(generator)
+    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return None
+    try:
+        path = inspect.getsourcefile(kind)
+    except TypeError:  # typed at a prompt
+        return None
+    return None if path is None else file_hash(Path(path))
 
 
 def source_columns(data: Dataset) -> dict[str, Array]:

@@ -59,9 +59,11 @@ def source_of(config: RunConfig) -> Source:
 
 
 def made_from(config: RunConfig) -> dict[str, Any]:
-    """The settings that a fitted generator follows from, as plain values by dotted name."""
+    """The settings that a fitted generator follows from, as plain values by dotted name, and the code of a plug-in."""
     generator = generators.build(config.generator)
     own = {f"generator.{name}": value for name, value in generator.config.plain().items()}
+    if (code := generators.foreign_code(generator)) is not None:
+        own["generator.code"] = code
     given = config.model_dump(mode="json", include={"dataset", "seed", "held_out"})
     return {**given, "generator.kind": generator.kind, **own}
 

@@ -11,7 +11,7 @@ import toy_data
 from synth_pipeline import store
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.errors import CheckpointError, ConfigError, StoreError, TaskError, UnknownNameError
-from synth_pipeline.generators import base
+from synth_pipeline.generators import GENERATORS, base
 from synth_pipeline.generators.controls import Copula, CopulaConfig
 from synth_pipeline.run_config import GenerateSettings, RunConfig
 from synth_pipeline.runs import Run
@@ -49,6 +49,32 @@ def model(data, tmp_path_factory):
 
 
 CONFIG = RunConfig(dataset="mine.npz", generator={"kind": "copula"})
+
+
+PLUGIN = """
+from synth_pipeline.generators.controls import Duplicate
+
+class Mine(Duplicate):
+    kind = "mine"
+"""
+
+
+def test_a_plug_in_that_was_edited_is_another_generator(data, tmp_path, monkeypatch):
+    file = tmp_path / "my_plugin_of_a_test.py"
+    file.write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(GENERATORS._entries, "mine", "my_plugin_of_a_test:Mine")
+    config = RunConfig(dataset="mine.npz", generator={"kind": "mine"})
+    generator = base.build(config.generator)
+    generator.fit(data, seed=0)
+    extra = {"spec": data.spec.plain(), "made_from": made_from(config), "key": "k1", "held_out_episodes": [3]}
+    extra |= {"seconds": 1.0, "fingerprint": "f1", "units": 5, "history": "h1"}
+    base.save(generator, tmp_path / "generator", extra=extra)
+    require_model(tmp_path / "generator", config)
+    file.write_text(PLUGIN + "    noise = 50\n")
+    with pytest.raises(ConfigError, match=r"generator\.code"):
+        require_model(tmp_path / "generator", config)
+    assert "generator.code" not in made_from(CONFIG)
 
 
 class Rejecting(Copula):
