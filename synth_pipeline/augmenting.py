@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from synth_pipeline import stages
+from synth_pipeline import stages, store
 from synth_pipeline.config import content_hash
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import HELD_OUT, grown_split, split_dataset
@@ -30,6 +30,7 @@ from synth_pipeline.run_config import CONFIG, RunConfig, keep_config, open_run
 from synth_pipeline.runs import Run, read_object, staged_directory, write_json
 from synth_pipeline.scale.generation import FittedFacts, fitted_facts, made_from, source_of, trained_model
 from synth_pipeline.sources import catalog
+from synth_pipeline.sources import collect as collecting
 from synth_pipeline.sources.base import hash_prefix, units
 from synth_pipeline.store.lock import LOCK, working
 from synth_pipeline.tracking import say, short
@@ -58,24 +59,39 @@ def augment(root: Path, config: RunConfig, *, append: bool = False, workers: int
     _require_root(root)
     if config.dataset in catalog.entries():
         stages.collect(config.dataset, rows=config.collect.rows, workers=workers)
-    key = content_hash(source_of(config).fingerprint(), config.plain())
+    key = _key(config)
     with working(Run(root)):
         if not (root / LINEAGE).exists():  # first of all: without it the folder would be taken for something else
             write_json(root / LINEAGE, {"versions": []})
-        versions = history(root)
-        newest = versions[-1] if versions else None
-        if newest and newest["key"] == key and newest["report"]:
+        newest = _newest(root)
+        if _up_to_date(newest, key):
+            say("augment", _nothing_to_do(root, config, newest))
             report: Path = root / newest["version"] / newest["report"]
-            say("augment", f"nothing to do: {config.dataset} has not changed since {short(report.parent)} was made")
             return report
-        if not newest or newest["key"] != key:
-            newest = _begun(root, config, versions, key, append)
+        if newest.get("key") != key:
+            newest = _begun(root, config, key, append)
         run, own = open_run(root / newest["version"])
         warm_from = root / newest["parent"] / "model" / "generator" if newest["how"] == "warm" else None
         keep = newest["how"] == "append"
         page = stages.run_all(run, own, workers=workers, yes=yes, warm_from=warm_from, keep_model=keep)
         _note(root, {**newest, "report": page.name, "minari_id": run.record("export")["minari_id"]})
     return page
+
+
+def planned(root: Path, config: RunConfig, *, append: bool = False) -> str:
+    """What `augment` would do now, in words; arguments and errors as there, and nothing is written."""
+    _require_root(root)
+    stages.check(Run(root / f"v{len(history(root))}"), config)
+    if config.dataset in catalog.entries():
+        wanted = collecting.collection(config.dataset, rows=config.collect.rows)
+        if not (store.exists(str(wanted.folder)) and store.open(str(wanted.folder)).finalised):
+            return f"{wanted.rows:,} rows of {config.dataset} would be collected, and a version made of them"
+    key, newest = _key(config), _newest(root)
+    if _up_to_date(newest, key):
+        return _nothing_to_do(root, config, newest)
+    if newest.get("key") == key:
+        return f"{newest['version']} of {config.dataset} was cut short and would go on"
+    return _in_words(config, _next(root, config, append)[1])
 
 
 def history(root: Path) -> list[dict[str, Any]]:
@@ -91,24 +107,46 @@ def history(root: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _begun(root: Path, config: RunConfig, versions: list[dict[str, Any]], key: str, append: bool) -> dict[str, Any]:
+def _key(config: RunConfig) -> str:
+    return content_hash(source_of(config).fingerprint(), config.plain())
+
+
+def _newest(root: Path) -> dict[str, Any]:
+    return (history(root) or [{}])[-1]
+
+
+def _up_to_date(version: dict[str, Any], key: str) -> bool:
+    return version.get("key") == key and bool(version["report"])
+
+
+def _nothing_to_do(root: Path, config: RunConfig, version: dict[str, Any]) -> str:
+    return f"nothing to do: {config.dataset} has not changed since {short(root / version['version'])} was made"
+
+
+def _begun(root: Path, config: RunConfig, key: str, append: bool) -> dict[str, Any]:
     """A new version: its folder with its configuration, and for `append` the model and rows of its parent."""
-    number, parent = len(versions), next((v for v in reversed(versions) if v["report"]), None)
-    name = f"v{number}"
-    own, how = _planned(root, config, number, parent, append)
-    shutil.rmtree(root / name, ignore_errors=True)  # of a process that was killed before the line below
-    if how == "append":
-        assert parent is not None
-        _copy(root / parent["version"], root / name)
-    run = Run(root / name)
+    own, version = _next(root, config, append)
+    folder = root / version["version"]
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before the line below
+    if version["how"] == "append":
+        _copy(root / version["parent"], folder)
+    run = Run(folder)
     run.create()
     keep_config(run, own)
-    version = {"version": name, "how": how, "parent": parent["version"] if parent and how != "fit" else None}
     say("augment", _in_words(config, version))
     return _note(root, {**version, "key": key, "report": None})
 
 
-def _planned(
+def _next(root: Path, config: RunConfig, append: bool) -> tuple[RunConfig, dict[str, Any]]:
+    """The configuration of the next version, and how it begins."""
+    versions = history(root)
+    parent = next((v for v in reversed(versions) if v["report"]), None)
+    own, how = _derived(root, config, len(versions), parent, append)
+    name = f"v{len(versions)}"
+    return own, {"version": name, "how": how, "parent": parent["version"] if parent and how != "fit" else None}
+
+
+def _derived(
     root: Path, config: RunConfig, number: int, parent: dict[str, Any] | None, append: bool
 ) -> tuple[RunConfig, str]:
     """The configuration of a version, and how it begins: `fit`, `warm` or `append`."""

@@ -243,6 +243,10 @@ class Run:
         """File for the state of an unfinished training of the data and settings `key`; others keep theirs."""
         return self.folder("model") / f"training-{key[:12]}.safetensors"
 
+    def began_training(self, key: str) -> bool:
+        """Whether an unfinished training of `key` left its state, or states of its phases."""
+        return any(self.folder("model").glob(f"training-{key[:12]}*.safetensors"))
+
     def drop_training_states(self) -> None:
         """A model is there: what unfinished trainings left is of no use."""
         for state in self.folder("model").glob("training-*.safetensors"):

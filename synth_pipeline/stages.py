@@ -123,6 +123,8 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl", warm_from: Pat
         say("train", f"{kind} on {len(parts.train):,} rows of {config.dataset} {_held_out(parts.split)}")
         begin = time.perf_counter()
         checkpoint = run.training_state(key)
+        if warm_from is None and run.began_training(key):
+            say("", "a training that was cut short goes on from its last checkpoint")
         with tracking(run.folder("model"), tracker) as metrics, FitProgress(metrics) as progress:
             if warm_from is None:
                 generator = generators.build(config.generator)

@@ -236,17 +236,19 @@ class Postprocess:
         return self.from_columns(self.layout.unpack(x), provenance)
 
 
-def require_fitted(generator: Generator) -> None:
+def require_can_sample(generator: Generator, rows: int) -> None:
     """For the first line of every `sample`.
 
     Raises:
-        ConfigError: Before `fit` or `restore`, which leave the generator with its `_post`.
+        ConfigError: Before `fit` or `restore`, which leave the generator with its `_post`; for less than no rows.
     """
     if not hasattr(generator, "_post"):
         raise ConfigError(
             f"this '{generator.kind}' was not fitted, so it has nothing to sample from",
             fix="fit(dataset, seed=0) first, or load a saved one: synth_pipeline.generators.base.load(folder)",
         )
+    if rows < 0:
+        raise ConfigError("a number of rows that cannot be sampled", found=f"{rows:,}", accepted="0 or more")
 
 
 def _limits(spec: DatasetSpec) -> dict[str, tuple[Array, Array]]:

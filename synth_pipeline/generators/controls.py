@@ -32,7 +32,7 @@ from synth_pipeline.generators.base import (
     Postprocess,
     Report,
     modelled_fields,
-    require_fitted,
+    require_can_sample,
     source_columns,
 )
 from synth_pipeline.tracking import counted
@@ -96,7 +96,7 @@ class Duplicate(_RowKeeper):
 
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
         """Draw rows; nothing is changed, recorded terminations included."""
-        require_fitted(self)
+        require_can_sample(self, rows)
         chosen = rng.integers(self._count, size=rows)
         return Transitions({name: c[chosen] for name, c in self._rows.items()} | self._origin(chosen))
 
@@ -126,7 +126,7 @@ class Noise(_RowKeeper):
 
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
         """Draw rows and disturb their observations; actions and rewards stay as recorded."""
-        require_fitted(self)
+        require_can_sample(self, rows)
         chosen = rng.integers(self._count, size=rows)
         columns = {name: column[chosen] for name, column in self._rows.items()}
         spread = self._rows["observations"].std(axis=0)
@@ -187,7 +187,7 @@ class Smote(_RowKeeper):
 
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
         """Interpolate; flags and classes are those of the nearer end, then terminations by the known function."""
-        require_fitted(self)
+        require_can_sample(self, rows)
         first = rng.integers(self._count, size=rows)
         second = self._neighbours[first, rng.integers(self.config.neighbours, size=rows)]
         u = rng.random(rows)
@@ -241,7 +241,7 @@ class Copula:
 
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
         """Correlated normal scores through the inverse marginals."""
-        require_fitted(self)
+        require_can_sample(self, rows)
         z = rng.standard_normal((rows, len(self._root))) @ self._root.T
         return self._post.from_vectors(self._marginals.decode(z), {})
 

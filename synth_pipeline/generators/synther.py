@@ -47,7 +47,7 @@ from synth_pipeline.diffusion.vector import SamplerConfig, VectorConfig, VectorD
 from synth_pipeline.dynamics.conditional import FOLDS, SEEN_BY_ALL, Conditional, ConditionalConfig, absent_member
 from synth_pipeline.dynamics.regressor import Moments, RegressorConfig
 from synth_pipeline.errors import ConfigError
-from synth_pipeline.generators.base import Postprocess, Report, derived_fields, modelled_fields, require_fitted
+from synth_pipeline.generators.base import Postprocess, Report, derived_fields, modelled_fields, require_can_sample
 from synth_pipeline.generators.relevance import NOWHERE, RELEVANCE, Aim, Levels
 from synth_pipeline.generators.support import PlaneSupport
 from synth_pipeline.seeding import Stage, stream
@@ -172,7 +172,7 @@ class SynthER:
 
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
         """Noise at the address of the shard, through the solver, back to physical units."""
-        require_fitted(self)
+        require_can_sample(self, rows)
         levels, weights = self._levels.draw(rows, self._aim, rng)
         columns = self._drawn(levels, rows, rng)
         if self._follows:

@@ -22,7 +22,7 @@ from synth_pipeline.data.normalize import Standard
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.diffusion.trainer import Trainer, TrainerConfig
-from synth_pipeline.generators.base import Postprocess, Report, modelled_fields, require_fitted
+from synth_pipeline.generators.base import Postprocess, Report, modelled_fields, require_can_sample
 from synth_pipeline.seeding import Stage, integer_seed
 
 
@@ -104,7 +104,7 @@ class VAE:
     @torch.no_grad()
     def sample(self, rows: int, rng: np.random.Generator) -> Transitions:
         """z ~ N(0, I) through the decoder, plus output noise."""
-        require_fitted(self)
+        require_can_sample(self, rows)
         z = torch.from_numpy(rng.standard_normal((rows, self.config.latent), dtype=np.float32))
         mean = self._network.decoder(z).numpy()
         noise = rng.standard_normal(mean.shape, dtype=np.float32) * np.exp(self._network.log_scale.numpy())

@@ -175,6 +175,10 @@ class GeneratorTests:
         with pytest.raises(ConfigError, match="was not fitted"):
             build({"kind": self.kind, **self.quick}).sample(3, np.random.default_rng(0))
 
+    def test_less_than_no_rows_is_an_error(self, case):
+        with pytest.raises(ConfigError, match="0 or more"):
+            case.generator.sample(-1, np.random.default_rng(0))
+
     def test_same_address_same_bytes(self, case):
         assert as_bytes(draw(case.generator).columns) == as_bytes(draw(case.generator).columns)
 

@@ -244,6 +244,7 @@ def test_dying_before_any_rename_loses_nothing(control, tmp_path):
         ["validate", "runs/smoke"],
         ["validate", "runs/smoke/store", "--real", "runs/smoke/export/toy-linear-gaussian-random-synther-v0.hdf5"],
         ["export", "runs/smoke", "--one-step", "3"],
+        ["augment", "smoke", "-o", "runs/nightly"],
     ],
     ids=" ".join,
 )

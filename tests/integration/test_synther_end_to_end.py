@@ -87,5 +87,6 @@ def test_a_training_that_is_killed_goes_on_to_the_same_model(fitted, tmp_path):
     said = command_line.run_killed_at(states, *TRAIN, folder=tmp_path)
     assert said.code == 0, said.err
     assert "3 attempts were killed\n" in said.out
+    assert "goes on from its last checkpoint" in said.out
     ours, theirs = (read_json(made / "runs/smoke/model/generator/state.json") for made in (tmp_path, fitted.folder))
     assert ours["arrays"] == theirs["arrays"]

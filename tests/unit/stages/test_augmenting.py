@@ -8,10 +8,10 @@ import small_runs
 import toy_data
 
 from synth_pipeline import stages, store
-from synth_pipeline.augmenting import augment, history
+from synth_pipeline.augmenting import augment, history, planned
 from synth_pipeline.errors import ConfigError, GateError
 from synth_pipeline.run_config import RunConfig, open_run
-from synth_pipeline.runs import read_json
+from synth_pipeline.runs import read_json, write_json
 
 TINY = {"gradient_steps": 8, "batch_size": 16}
 SYNTHER = {
@@ -51,6 +51,40 @@ def test_a_source_that_has_not_changed_is_left_alone(config, tmp_path, capsys):
     assert augment(tmp_path / "all", config) == page
     assert "nothing to do: mine.npz has not changed since all/v0" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in (tmp_path / "all").rglob("*") if path.is_file()} == before
+
+
+def test_a_plan_says_what_comes_and_writes_nothing(config, tmp_path, capsys):
+    root = tmp_path / "all"
+
+    def plan(**given):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        said = planned(root, config, **given)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        return said
+
+    assert plan() == "v0 of mine.npz: a generator is fitted"
+    augment(root, config)
+    assert "has not changed since all/v0" in plan()
+    save("mine.npz", MORE)
+    assert plan() == "v1 of mine.npz: the generator of v0 is trained on"
+    assert plan(append=True) == "v1 of mine.npz: the generator of v0 is kept, rows are added"
+    capsys.readouterr()
+    augment(root, config)
+    assert "v1 of mine.npz: the generator of v0 is trained on" in capsys.readouterr().out
+    lineage = read_json(root / "lineage.json")
+    lineage["versions"][-1]["report"] = None
+    write_json(root / "lineage.json", lineage)
+    assert plan() == "v1 of mine.npz was cut short and would go on"
+    save("mine.npz", FEW - 4)
+    with pytest.raises(ConfigError, match="appended"):
+        planned(root, config, append=True)
+
+
+def test_a_plan_before_anything_is_collected(config, tmp_path):
+    config = config.replace(dataset="toy-linear-gaussian/random", collect={"rows": 300})
+    assert "300 rows of toy-linear-gaussian/random would be collected" in planned(tmp_path / "all", config)
+    with pytest.raises(ConfigError, match="no generator called"):
+        planned(tmp_path / "all", config.replace(generator={"kind": "nothing"}))
 
 
 def test_a_grown_source_is_followed_by_a_version_with_lineage(config, tmp_path):
