@@ -150,7 +150,7 @@ def paired_differences(differences: Mapping[str, Mapping[str, Point]], *, unit: 
     axes.set_yticks(range(len(differences)), list(differences))
     axes.set_ylim(len(differences) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(f"difference to real rows alone ({unit}),\n95 % intervals; filled: it excludes 0")
+    axes.set_xlabel(f"difference to real rows alone\n({unit});\n95 % intervals, filled: it excludes 0")
     _finish(figure, axes, grid="x")
     return figure
 
@@ -221,8 +221,4 @@ def _errors(axes: Axes, x: Sequence[int], band: Band) -> None:
 def _finish(figure: Figure, axes: Axes, grid: str = "y") -> None:
     axes.grid(axis="x" if grid == "x" else "y", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
-    handles, labels = axes.get_legend_handles_labels()
-    if len(labels) <= 4:
-        legend(figure, axes)
-    else:
-        figure.legend(handles, labels, loc="outside upper left", ncols=3, columnspacing=1.2, handlelength=1.8)
+    legend(figure, axes, handle=1.8)

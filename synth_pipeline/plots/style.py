@@ -24,6 +24,7 @@ SYNTHETIC, STRAYED = "#0072b2", "#d55e00"
 SERIES = (SYNTHETIC, "#e69f00", "#009e73", "#cc79a7", STRAYED, "#56b4e9", INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH = 4.5  # inches: 432 px on a screen, and not much less on a phone
+CHARACTER, BESIDE_LABEL = 0.07, 0.48  # inches of a legend's font; of a mark and the gap before the next one
 LOOK: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -91,10 +92,20 @@ def single(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def legend(figure: Figure, source: Axes) -> None:
-    """One legend above everything, as wide as the figure."""
+def legend(figure: Figure, source: Axes, *, handle: float = 1.4) -> None:
+    """One legend above everything, in as many columns as there is room for; `handle` is the length of its marks."""
     handles, labels = source.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), columnspacing=1.2, handlelength=1.4)
+    look: dict[str, Any] = {"loc": "outside upper left", "columnspacing": 1.2, "handlelength": handle}
+    figure.legend(handles, labels, ncols=_columns([len(label) for label in labels]), **look)
+
+
+def _columns(lengths: list[int]) -> int:
+    """How many columns of labels of so many characters fit side by side; the first ones are filled first."""
+    for columns in range(len(lengths), 1, -1):
+        widest = [max(of_one) for of_one in np.array_split(lengths, columns)]
+        if sum(widest) * CHARACTER + columns * BESIDE_LABEL <= WIDTH:
+            return columns
+    return 1
 
 
 def percent(value: float, digits: int = 1) -> str:

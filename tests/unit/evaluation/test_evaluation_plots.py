@@ -88,10 +88,10 @@ def test_arms_are_carried_over_to_the_size_that_scores_as_high():
     assert [text.get_text() for text in axes.get_xticklabels()] == ["100", "1,000", "10,000"]
 
 
-@pytest.mark.parametrize("count", [1, 3, 9])
-def test_many_arms_stay_within_the_figure_and_the_bytes_are_the_same(count):
+@pytest.mark.parametrize(("count", "name"), [(1, "agent"), (3, "agent"), (9, "agent"), (4, "halfcheetah, 10,000 rows")])
+def test_many_arms_stay_within_the_figure_and_the_bytes_are_the_same(count, name):
     table = {
-        f"arm number {i}": {f"agent {j}": Point(i - j, i - j - 1, i - j + 1) for j in range(count)} for i in range(3)
+        f"arm number {i}": {f"{name} {j}": Point(i - j, i - j - 1, i - j + 1) for j in range(count)} for i in range(3)
     }
     draw = [plots.paired_differences(table) for _ in range(2)]
     assert to_svg(draw[0]) == to_svg(draw[1])
