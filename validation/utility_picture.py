@@ -1,6 +1,8 @@
 """Pictures of the study from its tables: what every arm does, case by case, against real rows alone.
 
-python validation/utility_picture.py            # results/utility.*.svg, of the studies that are there
+    python validation/utility_picture.py            # results/utility.*.svg, of the studies that are there
+
+A table that is not there yet is named as such.
 """
 
 from __future__ import annotations
