@@ -173,7 +173,7 @@ def _made_rows(task: Task) -> Transitions:
         seed=task.study.seed + task.cell.draw,
         generator=arm.generator,
         labels=arm.labels,
-        generated=None if task.base is task else _read_rows(task.base.rows_file),
+        generated=None if task.base is task else rows_of(task.base),
         folder=state,
     )
     made = make_rows(arm.kind, ground)
@@ -312,11 +312,12 @@ def _mixture(task: Task, real: Dataset) -> Mixture:
     arm = task.study.arms[task.cell.arm]
     if not task.mixes:
         return Mixture(real)
-    return Mixture(real, _read_rows(task.rows_file), share=arm.share, use_in=arm.use_in)
+    return Mixture(real, rows_of(task), share=arm.share, use_in=arm.use_in)
 
 
-def _read_rows(path: Path) -> Transitions:
-    with np.load(path) as file:
+def rows_of(task: Task) -> Transitions:
+    """What the arm of a cell mixes in, after `make_arm`."""
+    with np.load(task.rows_file) as file:
         return Transitions({name: file[name] for name in file.files if name != "seconds"})
 
 

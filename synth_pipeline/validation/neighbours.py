@@ -25,13 +25,18 @@ class Neighbours:
 
     Args:
         training: The rows that a generator has seen.
-        columns: Columns that make up a point; each channel is z-scored with the training rows.
+        columns: Columns that make up a point; each channel is z-scored.
+        scored_by: Rows that it is z-scored with, so that distances to several tables are alike; None: the training
+            rows.
     """
 
-    def __init__(self, training: Transitions, columns: tuple[str, ...] = STATE_ACTION) -> None:
+    def __init__(
+        self, training: Transitions, columns: tuple[str, ...] = STATE_ACTION, *, scored_by: Transitions | None = None
+    ) -> None:
         self.columns = columns
         points = self._points(training)
-        self._shift, spread = points.mean(axis=0), points.std(axis=0)
+        known = points if scored_by is None else self._points(scored_by)
+        self._shift, spread = known.mean(axis=0), known.std(axis=0)
         self._scale = np.where(spread > 0, spread, 1.0)
         scored = (points - self._shift) / self._scale
         self._search = _Tree(scored) if scored.shape[1] < MANY else _Products(scored)

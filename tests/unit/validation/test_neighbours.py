@@ -16,6 +16,12 @@ def test_distances_by_hand():
     np.testing.assert_allclose(Neighbours(training).distances(rows), [1, 1, np.nan])
 
 
+def test_distances_to_several_tables_are_alike_when_scored_by_one():
+    scored_by, queries = table(np.array([[0.0], [10]])), table(np.array([[1.0]]))
+    near, far = (Neighbours(table(np.array(points)), scored_by=scored_by) for points in ([[0.0], [1.5]], [[0.0], [6]]))
+    np.testing.assert_allclose([near.distances(queries), far.distances(queries)], [[0.1], [0.2]])
+
+
 @pytest.mark.parametrize("size", [3, MANY - 2, MANY - 1, 40])
 @pytest.mark.parametrize("far", [0.0, 1e3])
 def test_distances_are_exact_in_few_and_in_many_dimensions(size, far):
