@@ -17,6 +17,11 @@ SMALL = ("--set", "collect.rows=600", "--set", "generate.rows=500", "--set", "ex
 CONTROL = ("run", "smoke")
 for setting in ("generator.kind=copula", "validation.pictures=false", "evaluation.in_run=false"):
     CONTROL += ("--set", setting)
+# What `run smoke` collects, the names of its exports (Minari's, and that of the flat file), and what it tells of.
+DATASET = "toy-linear-gaussian/random"
+NAME = "toy-linear-gaussian/random-synther-v0"
+FLAT = "toy-linear-gaussian-random-synther-v0"
+STAGES = ("collect", "train", "generate", "validate", "export", "evaluate", "report")
 ERROR = re.compile(
     r"^(?P<kind>[A-Za-z]+Error): (?P<what>.+(?:\n(?!  (?:found|accepted|fix) ).+)*)(?P<rest>(?:\n  .+)+)$"
 )
