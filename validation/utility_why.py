@@ -6,7 +6,8 @@ Thought of after the first cells were seen: it explains, and proves nothing. Two
 and real rows of a draw).
 
 **Contrasts**: paired differences of the error of values between arms that differ in one thing alone, above 0 where the
-first is better; nominal 95 % intervals over five draws.
+first is better; nominal 95 % intervals over five draws, where all pairs are left. *Better in*: draws in which the first
+has the smaller error, one that diverged being worse than any that did not.
 
 **Facts** of the rows of an arm, means over the draws. *Reach*: median distance of unseen real (s, a) to the nearest row
 of the draw or of the arm, over the same to the draw alone: 1 is nothing new, fresh real rows show what can be had. *Of
@@ -17,6 +18,7 @@ Var(s' - s), and of r, over its deviation: the simulator's answer for the rows o
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -36,7 +38,7 @@ from synth_pipeline.data.containers import Transitions, concatenate
 from synth_pipeline.data.split import split_dataset
 from synth_pipeline.evaluation.cells import Task, drawn, lost_arm, make_arm, rows_of, source_of
 from synth_pipeline.evaluation.monte_carlo import fixed_policy
-from synth_pipeline.evaluation.statistics import paired_difference
+from synth_pipeline.evaluation.statistics import Diverged, Outcomes, paired_difference
 from synth_pipeline.evaluation.study import StudyConfig
 from synth_pipeline.evaluation.tables import Results, outcomes
 from synth_pipeline.runs import read_json
@@ -145,8 +147,19 @@ def contrasts(results: Results, arms: Mapping[str, Any], size: int | None) -> di
     for name, (ours, theirs) in CONTRASTS.items():
         if ours in arms and theirs in arms:
             one, other = ({"": outcomes(results, None, size=size, arm=arm)} for arm in (ours, theirs))
-            found[name] = {"of": ours, "to": theirs, **paired_difference(one, other).plain()}
+            more = {"better in": better_in(one[""], other[""])}
+            found[name] = {"of": ours, "to": theirs, **more, **paired_difference(one, other).plain()}
     return found
+
+
+def better_in(ours: Outcomes, theirs: Outcomes) -> str:
+    """`4 of 5` draws."""
+
+    def value(found: float | Diverged) -> float:
+        return -math.inf if isinstance(found, Diverged) else found
+
+    better = sum(value(ours[run]) > value(theirs[run]) for run in ours)
+    return f"{better} of {len(ours)}"
 
 
 def cases() -> dict[str, tuple[StudyConfig, int | None]]:
