@@ -13,11 +13,16 @@ has the smaller error, one that diverged being worse than any that did not.
 of the draw or of the arm, over the same to the draw alone: 1 is nothing new, fresh real rows show what can be had. *Of
 the policy*: the same of (s, pi(s)), where the policy whose values are asked goes. *Error of s'*, mean and median, over
 Var(s' - s), and of r, over its deviation: the simulator's answer for the rows of the arm.
+
+And what the A/A arm found: when E1 was first there, arms of real rows again drew them **with replacement**. Those cells
+are kept (`cells/utility.replacement.*`) and held against those of every row as often as any other, of the same draws
+and seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import time
@@ -39,7 +44,7 @@ from synth_pipeline.data.split import split_dataset
 from synth_pipeline.evaluation.cells import Task, drawn, lost_arm, make_arm, rows_of, source_of
 from synth_pipeline.evaluation.monte_carlo import fixed_policy
 from synth_pipeline.evaluation.statistics import Diverged, Outcomes, paired_difference
-from synth_pipeline.evaluation.study import StudyConfig
+from synth_pipeline.evaluation.study import Cell, StudyConfig
 from synth_pipeline.evaluation.tables import Results, outcomes
 from synth_pipeline.runs import read_json
 from synth_pipeline.scale.studies import missing, tasks_of
@@ -152,6 +157,18 @@ def contrasts(results: Results, arms: Mapping[str, Any], size: int | None) -> di
     return found
 
 
+def evenly(results: Results, dataset: str, size: int | None) -> dict[str, Any]:
+    """By arm of real rows again: against the cells of the same draws in which these came with replacement."""
+    path = on_record("replacement", dataset)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    known = {Cell(**body["cell"]): body for body in map(json.loads, lines)}
+    found = {}
+    for arm in sorted({cell.arm for cell in known if cell.size == size}):
+        now, then = (outcomes(some, None, size=size, arm=arm) for some in (results, known))
+        found[arm] = {"better in": better_in(now, then), **paired_difference({"": now}, {"": then}).plain()}
+    return found
+
+
 def better_in(ours: Outcomes, theirs: Outcomes) -> str:
     """`4 of 5` draws."""
 
@@ -180,7 +197,9 @@ def explained(study: StudyConfig, size: int | None) -> dict[str, Any] | None:
         return None
     results, unseen = {task.cell: read_json(task.result_file) for task in tasks}, unseen_of(study)
     found = {arm: mean_facts([t for t in tasks if t.cell.arm == arm and t.mixes], unseen) for arm in study.arms}
-    return {"contrasts": contrasts(results, study.arms, size), "facts": {a: f for a, f in found.items() if f}}
+    body = {"contrasts": contrasts(results, study.arms, size), "facts": {a: f for a, f in found.items() if f}}
+    drawn_evenly = evenly(results, study.dataset, size)
+    return body | ({"evenly instead of with replacement": drawn_evenly} if drawn_evenly else {})
 
 
 def main() -> None:

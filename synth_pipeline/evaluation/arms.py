@@ -6,6 +6,7 @@ subset. Only `fresh` sees more, for it is the upper bound: real rows that the ot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from synth_pipeline.dynamics.ensemble import Ensemble
 from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import SourceError, unknown_name
 from synth_pipeline.generators.base import build
+from synth_pipeline.generators.controls import Noise
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.validation.truth import Truth, simulated, with_flags
 
@@ -87,12 +89,15 @@ def relabelled(ground: Ground) -> Transitions:
 
 def learned(ground: Ground) -> Transitions:
     """Real (s, a) again, s' and r of a one-step ensemble: whether smooth labels alone explain a gain."""
-    return _labelled(ground, _again(ground, {"kind": "duplicate"}))
+    return _labelled(ground, _evenly(ground, ground.subset.transitions()))
 
 
 def noise(ground: Ground) -> Transitions:
     """Real s with noise, real a, s' and r of the ensemble: no generator, but new states."""
-    return _labelled(ground, _again(ground, {"kind": "noise"}))
+    control = Noise()
+    control.fit(ground.subset, seed=ground.seed)
+    rows = control.disturbed(_evenly(ground, ground.subset.transitions()), ground.rng(1))
+    return _labelled(ground, rows)
 
 
 def smote(ground: Ground) -> Transitions:
@@ -102,8 +107,7 @@ def smote(ground: Ground) -> Transitions:
 
 def duplicate(ground: Ground) -> Transitions:
     """Real rows again, with what was done next: an A/A test."""
-    rows = followed(ground.subset)
-    return columns_of(rows.take(ground.rng(0).integers(len(rows), size=ground.rows)))
+    return columns_of(_evenly(ground, followed(ground.subset)))
 
 
 def top(ground: Ground) -> Transitions:
@@ -118,8 +122,7 @@ def top(ground: Ground) -> Transitions:
     whole = np.flatnonzero(complete(ground.subset))
     count = max(1, round(TOP * len(whole)))
     best = whole[np.argsort(episodes.returns[whole], kind="stable")[-count:]]
-    rows = followed(Dataset(ground.subset.spec, episodes.take(np.sort(best))))
-    return columns_of(rows.take(ground.rng(2).integers(len(rows), size=ground.rows)))
+    return columns_of(_evenly(ground, followed(Dataset(ground.subset.spec, episodes.take(np.sort(best))))))
 
 
 def fresh(ground: Ground) -> Transitions:
@@ -165,16 +168,21 @@ def make_rows(name: str, ground: Ground) -> Transitions | None:
     return ARMS[name](ground)
 
 
+def _evenly(ground: Ground, rows: Transitions) -> Transitions:
+    """As many as are asked for, in random order, each as often as any other, up to once.
+
+    Drawn with replacement some would count several times and others never, which is no A/A test: it was worse than real
+    rows alone (`utility.why`).
+    """
+    rng, count = ground.rng(0), len(rows)
+    passes = [rng.permutation(count) for _ in range(math.ceil(ground.rows / count))]
+    return rows.take(np.concatenate(passes)[: ground.rows])
+
+
 def _sampled(ground: Ground, settings: Mapping[str, Any]) -> Transitions:
     generator = build(settings)
     generator.fit(ground.subset, seed=ground.seed, report=ground.report, checkpoint=ground.checkpoint("generator"))
     return columns_of(generator.sample(ground.rows, ground.rng(0)))
-
-
-def _again(ground: Ground, settings: Mapping[str, Any]) -> Transitions:
-    control = build(settings)
-    control.fit(ground.subset, seed=ground.seed)
-    return control.sample(ground.rows, ground.rng(1))
 
 
 def _labelled(ground: Ground, rows: Transitions) -> Transitions:

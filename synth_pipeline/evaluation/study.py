@@ -21,6 +21,7 @@ from synth_pipeline.generators import GENERATORS
 from synth_pipeline.generators import base as generators
 
 Outcome = Literal["returns", "values"]
+EVEN = ("duplicate", "learned", "noise", "top")  # arms of real rows again; at first they were drawn with replacement
 STORE = "store"  # kind of the arm whose rows are there already
 
 
@@ -58,6 +59,8 @@ class ArmConfig(Config):
             found["generator"] = {"kind": settings["kind"], **generators.build(settings).config.plain()}
         if self.kind in ("learned", "noise"):
             found["labels"] = self.labels.plain()
+        if self.kind in EVEN:
+            found["drawn"] = "evenly"
         return found
 
 

@@ -128,15 +128,19 @@ class Noise(_RowKeeper):
         """Draw rows and disturb their observations; actions and rewards stay as recorded."""
         require_can_sample(self, rows)
         chosen = rng.integers(self._count, size=rows)
-        columns = {name: column[chosen] for name, column in self._rows.items()}
-        spread = self._rows["observations"].std(axis=0)
-        factor = rng.uniform(*self.config.amplitude, size=(rows, 1)) if self.config.mode == "amplitude" else None
-        for name in ("observations", "next_observations"):
-            if factor is not None:
-                columns[name] = columns[name] * factor
-            else:
-                columns[name] = columns[name] + self.config.scale * spread * self._draw(columns[name].shape, rng)
-        return self._post.from_columns(columns, self._origin(chosen))
+        drawn = Transitions({name: column[chosen] for name, column in self._rows.items()})
+        return self.disturbed(drawn, rng).with_columns(**self._origin(chosen))
+
+    def disturbed(self, rows: Transitions, rng: np.random.Generator) -> Transitions:
+        """Given real rows with noise on their observations, before and after."""
+        names = ("observations", "next_observations")
+        if self.config.mode == "amplitude":
+            factor = rng.uniform(*self.config.amplitude, size=(len(rows), 1))
+            noisy = {name: rows[name] * factor for name in names}
+        else:
+            scale = self.config.scale * self._rows["observations"].std(axis=0)
+            noisy = {name: rows[name] + scale * self._draw(rows[name].shape, rng) for name in names}
+        return self._post.from_columns({**rows.columns, **noisy}, {})
 
     def _draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         if self.config.mode == "uniform":

@@ -26,7 +26,7 @@ def data():
 def ground(data, size=150, **changes):
     subset, rest = draw_subset(data, size, draw=0)
     given = {"truth": known_truth(data.spec), "generator": {"kind": "copula"}, "labels": LABELS}
-    return Ground(subset, rest, rows=ROWS, seed=1, **{**given, **changes})
+    return Ground(subset, rest, seed=1, **{"rows": ROWS, **given, **changes})
 
 
 def seen(data, name="observations"):
@@ -97,6 +97,25 @@ def test_learned_labels_keep_the_states_and_change_what_follows(data):
 def test_controls_stay_within_the_subset(data, name):
     given = ground(data)
     assert {row.tobytes() for row in make_rows(name, given)["observations"]} <= seen(given.subset)
+
+
+@pytest.mark.parametrize("name", ["duplicate", "learned"])
+@pytest.mark.parametrize("rows", [ROWS, 150, 400])
+def test_real_rows_again_are_each_there_as_often_as_any_other(data, name, rows):
+    """Drawn with replacement, some would count threefold and others not at all: no A/A test."""
+    found = make_rows(name, ground(data, rows=rows))
+    counts = np.unique(np.concatenate([found["observations"], found["actions"]], axis=1), axis=0, return_counts=True)[1]
+    assert len(counts) == min(rows, 150)
+    assert set(counts) <= {rows // 150, -(-rows // 150)}
+
+
+def test_noise_moves_every_real_row_a_little(data):
+    given = ground(data, rows=150)
+    rows, real = make_rows("noise", given), make_rows("duplicate", given)
+    moved = np.abs(rows["observations"] - real["observations"]) / given.subset.transitions()["observations"].std(axis=0)
+    assert np.array_equal(rows["actions"], real["actions"])
+    assert 0 < np.median(moved) < 0.01
+    assert rows["observations"].dtype == np.float32
 
 
 def test_top_takes_the_best_episodes(data):
