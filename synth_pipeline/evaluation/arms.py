@@ -6,7 +6,6 @@ subset. Only `fresh` sees more, for it is the upper bound: real rows that the ot
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ class Ground:
         subset: The real rows of this draw.
         rest: Real episodes that the subset does not touch (held-out ones, where it is all others); None: none.
         truth: What is known of the environment.
-        rows: How many rows the arm mixes in.
+        rows: How many rows the arm mixes in; of real rows again as many whole passes as come nearest.
         seed: Seed of whatever is trained or drawn.
         generator: Kind and settings of the generator.
         labels: Numbers of the ensemble that labels rows.
@@ -169,14 +168,13 @@ def make_rows(name: str, ground: Ground) -> Transitions | None:
 
 
 def _evenly(ground: Ground, rows: Transitions) -> Transitions:
-    """As many as are asked for, in random order, each as often as any other, up to once.
+    """Every row equally often, in random order: as many whole passes as come nearest to what is asked, at least one.
 
     Drawn with replacement some would count several times and others never, which is no A/A test: it was worse than real
     rows alone (`utility.why`).
     """
-    rng, count = ground.rng(0), len(rows)
-    passes = [rng.permutation(count) for _ in range(math.ceil(ground.rows / count))]
-    return rows.take(np.concatenate(passes)[: ground.rows])
+    rng, passes = ground.rng(0), max(1, round(ground.rows / len(rows)))
+    return rows.take(np.concatenate([rng.permutation(len(rows)) for _ in range(passes)]))
 
 
 def _sampled(ground: Ground, settings: Mapping[str, Any]) -> Transitions:

@@ -1,6 +1,7 @@
 """Controls: the baselines that every leaderboard shows beside a generative model.
 
-- `duplicate`: real rows again. An A/A test: any "gain" from it is a confound of batch or step counts.
+- `duplicate`: real rows again, drawn with replacement as generators draw. Any "gain" from it is a confound of batch or
+  step counts. (The arm `duplicate` of an evaluation has each row equally often: the stricter A/A test.)
 - `noise`: S4RL (Sinha et al. 2021, arXiv:2103.06326) and RAD (Laskin et al. 2020, arXiv:2004.14990) on states.
 - `smote`: interpolation between neighbours of different episodes (Chawla et al. 2002, "SMOTE", sec. 4.2).
 - `copula`: Gaussian copula: every column through its quantiles, one correlation matrix, no conditional structure.

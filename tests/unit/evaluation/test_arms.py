@@ -36,7 +36,8 @@ def seen(data, name="observations"):
 @pytest.mark.parametrize("name", [name for name in ARMS if name != "real"])
 def test_every_arm_gives_the_rows_asked_for_with_flags_of_the_true_function(data, name):
     rows = make_rows(name, ground(data))
-    assert len(rows) == ROWS or (name == "relabelled" and 0 < len(rows) <= ROWS)
+    again = name in ("duplicate", "learned", "noise", "top")  # whole passes
+    assert len(rows) == ROWS or again or (name == "relabelled" and 0 < len(rows) <= ROWS)
     truth = known_truth(data.spec)
     if name not in ("duplicate", "top", "fresh"):
         assert np.array_equal(rows["terminations"], truth.terminated(rows["next_observations"]))
@@ -100,13 +101,13 @@ def test_controls_stay_within_the_subset(data, name):
 
 
 @pytest.mark.parametrize("name", ["duplicate", "learned"])
-@pytest.mark.parametrize("rows", [ROWS, 150, 400])
-def test_real_rows_again_are_each_there_as_often_as_any_other(data, name, rows):
+@pytest.mark.parametrize(("rows", "passes"), [(1, 1), (ROWS, 1), (150, 1), (230, 2), (400, 3)])
+def test_real_rows_again_are_each_there_as_often_as_any_other(data, name, rows, passes):
     """Drawn with replacement, some would count threefold and others not at all: no A/A test."""
     found = make_rows(name, ground(data, rows=rows))
     counts = np.unique(np.concatenate([found["observations"], found["actions"]], axis=1), axis=0, return_counts=True)[1]
-    assert len(counts) == min(rows, 150)
-    assert set(counts) <= {rows // 150, -(-rows // 150)}
+    assert len(counts) == 150
+    assert set(counts) == {passes}
 
 
 def test_noise_moves_every_real_row_a_little(data):
