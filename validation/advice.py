@@ -5,9 +5,10 @@
 
 A case is a dataset of a kind and size of which `utility.py` measured what arms are worth by 20,000 steps of the value
 probe and five draws. There, augmenting is right when an arm that a user could have (SynthER, SMOTE, learned labels;
-not fresh rows, nor simulator labels) has an interval above 0. The advice is a hit when it says the same; where both say
-yes, the arm that it names must be of a kind that helped. So this is agreement of a short probe with a long one, of the
-same kind; returns are not in it. The answer that is always the same (always no; always one arm) is counted too, and
+not fresh rows, nor simulator labels) has an interval above 0, or was better in every draw where real rows came through,
+and never diverged where they did. The advice is a hit when it says the same; where both say yes, the arm that it names
+must be of a kind that helped. So this is agreement of a short probe with a long one, of the same kind; returns are not
+in it. The answer that is always the same (always no; always one arm) is counted too, and
 where it would be right more often than four times of five, the advice must reach what it reaches. Answers lie in
 `runs/advice/`, and on record in `results/advice.cases.jsonl` with what was asked, so that they can be asked for on
 several days.
@@ -29,7 +30,8 @@ import numpy as np
 from evidence import COMMIT, record
 
 from synth_pipeline import stages, utility
-from synth_pipeline.evaluation.advice import AdviceConfig
+from synth_pipeline.evaluation.advice import AdviceConfig, better
+from synth_pipeline.evaluation.statistics import Difference
 from synth_pipeline.machine import cores
 from synth_pipeline.runs import read_json, write_bytes
 
@@ -48,7 +50,8 @@ def truth() -> dict[str, dict[str, str]]:
             for row in body["table"]:
                 if row["arm"] in KIND_OF:
                     case = f"{body['study']['dataset']}:{row['size']}"
-                    verdict = row["difference"]["verdict"] or "undecided"
+                    difference = Difference(**{k: v for k, v in row["difference"].items() if k != "verdict"})
+                    verdict = "better" if better(difference) else difference.verdict or "undecided"
                     found.setdefault(case, {}).setdefault(KIND_OF[row["arm"]], verdict)
     return found
 

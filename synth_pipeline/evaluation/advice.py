@@ -9,7 +9,7 @@ more than their mean would; the value probe is no return, and the advice says so
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from pydantic import Field as Setting
 
 from synth_pipeline.config import Config
 from synth_pipeline.errors import ConfigError
-from synth_pipeline.evaluation.effective import Multiplier, effective_multiplier
+from synth_pipeline.evaluation.effective import Multiplier, multiplier_of
 from synth_pipeline.evaluation.statistics import Difference, Outcomes, paired_difference
 from synth_pipeline.evaluation.study import ArmConfig, Cell, StudyConfig
 from synth_pipeline.evaluation.tables import BASELINE, CHANCE, outcomes
@@ -151,17 +151,16 @@ class Advice:
         middle = f"{self.training // PARTS[1]:,}"
         if self.confirmed is None:
             said = f"Do not augment: on {middle} rows no arm made values better beyond doubt."
-            if best.difference.verdict == "better":
+            if better(best.difference):
                 said = f"Do not augment: on {middle} rows even the best values are no better than their mean."
         elif self.augment:
             said = f"Augment with {self.arm}: values got better on {middle} rows and on all {self.training:,}."
         else:
             said = f"Do not augment: {self.arm} helped on {middle} rows and not beyond doubt on all {self.training:,}."
-        worst = min(self.trials, key=lambda trial: trial.difference.low or 0.0)
         found = [said, f"Best on {middle} rows: {best.arm}, {_change(best)}."]
         if self.confirmed is not None:
             found.append(f"On all rows, over trainings: {_change(self.confirmed)}.")
-        found.append(f"Risk: {worst.arm} may cost up to {max(0.0, -(worst.difference.low or 0.0)):.2f} of a deviation.")
+        found.append(f"Risk: {_risk(self.trials)}.")
         if self.episodes < FEW_EPISODES:
             found.append(f"Values were judged in the states of {counted(self.episodes, 'episode')} only.")
         return [*found, "Not measured: returns. Try the answer with `synthpipe evaluate` before you rely on it."]
@@ -177,16 +176,16 @@ class Advice:
 def judged(
     study: StudyConfig, results: Mapping[Cell, Mapping[str, Any]], training: int, *, seed: int = 0
 ) -> list[Trial]:
-    """The arms of the trials, best first: by the lower end of their interval."""
+    """The arms of the trials, best first: by the lower end of their interval; without any, by their error."""
     middle = study.sizes[1]
     curve = {size or training: outcomes(results, None, size=size, arm=BASELINE) for size in study.sizes}
     real, found = curve[middle or training], []
     for arm in (name for name in study.arms if name != BASELINE):
         ours = outcomes(results, None, size=middle, arm=arm)
         difference = paired_difference({"": ours}, {"": real}, seed=seed)
-        worth = effective_multiplier(curve, ours, middle or training, seed=seed) if difference.pairs else None
+        worth = multiplier_of(curve, ours, middle or training, seed=seed)
         found.append(Trial(arm, difference, error_of(ours), worth))
-    return sorted(found, key=lambda trial: -(trial.difference.low if trial.difference.low is not None else -1e9))
+    return sorted(found, key=_rank)
 
 
 def error_of(outcomes: Outcomes) -> float | None:
@@ -195,9 +194,18 @@ def error_of(outcomes: Outcomes) -> float | None:
     return math.fsum(errors) / len(errors) if errors else None
 
 
+def better(difference: Difference) -> bool:
+    """Whether an interval excludes 0 on the good side, or real rows alone diverged where this arm never did.
+
+    Not where the arm diverged more often than they.
+    """
+    ours, theirs = difference.diverged
+    return ours <= theirs and (difference.verdict == "better" or difference.outlasted)
+
+
 def helps(trial: Trial) -> bool:
-    """Whether an interval excludes 0 on the good side, and the values say more than their mean."""
-    return trial.difference.verdict == "better" and trial.error is not None and trial.error < CHANCE
+    """Whether the values are better beyond doubt, and say more than their mean."""
+    return better(trial.difference) and trial.error is not None and trial.error < CHANCE
 
 
 def concluded(found: list[Trial], confirmed: Trial | None, training: int, episodes: int) -> Advice:
@@ -206,8 +214,27 @@ def concluded(found: list[Trial], confirmed: Trial | None, training: int, episod
     return Advice(augment, None if confirmed is None else confirmed.arm, tuple(found), confirmed, training, episodes)
 
 
+def _rank(trial: Trial) -> tuple[bool, float, float]:
+    low, error = trial.difference.low, trial.error
+    return not better(trial.difference), math.inf if low is None else -low, math.inf if error is None else error
+
+
+def _risk(found: Sequence[Trial]) -> str:
+    """The arm that may cost most: one that diverged, or the one whose interval reaches lowest."""
+    lost = max(found, key=lambda trial: trial.difference.diverged[0])
+    if lost.difference.diverged[0]:
+        return f"{lost.arm} diverged in {counted(lost.difference.diverged[0], 'draw')}"
+    known = [(trial.difference.low, trial.arm) for trial in found if trial.difference.low is not None]
+    if not known:
+        return "not known, for real rows alone diverged"
+    low, arm = min(known)
+    return f"{arm} may cost up to {max(0.0, -low):.2f} of a deviation"
+
+
 def _change(trial: Trial) -> str:
     d = trial.difference
+    if d.outlasted:
+        return f"better wherever real rows alone gave values at all; these diverged in {counted(d.diverged[1], 'draw')}"
     if d.value is None or d.low is None or d.high is None:
         return d.why or "not decidable"
     text = f"error of values lower by {d.value:.3f} of a deviation [{d.low:.3f}, {d.high:.3f}]"

@@ -2,7 +2,9 @@
 
 Scores of real-only training at several sizes are made monotone (isotonic regression) and read between the sizes on a
 logarithmic axis; n* is the smallest size at which they reach the arm's score, and n* / n the multiplier. Scores beyond
-the curve are censored: "at least" its largest size, "at most" its smallest.
+the curve are censored: "at least" its largest size, "at most" its smallest. Sizes of which a run diverged are left out
+where two others are there, because the runs that are left flatter them. Between two sizes of which the larger is near
+the best that any number of rows reaches, a straight line is a guess: read the multiplier as an order of magnitude.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class Multiplier:
         curve: `[k]`, its mean scores, made monotone.
         score: Mean score of the arm.
         rows: Real rows that the arm has.
-        diverged: Runs of the curve and of the arm that were left out.
+        diverged: Runs of these sizes and of the arm that were left out.
         why: Why there is no interval.
     """
 
@@ -98,7 +100,8 @@ def effective_multiplier(curve: Mapping[int, Outcomes], arm: Outcomes, rows: int
             "a learning curve needs at least two sizes, of at least one row",
             found=f"sizes {sorted(curve)}, {rows} rows of the arm",
         )
-    sizes = tuple(sorted(curve))
+    whole = {size: found for size, found in curve.items() if not lost(found)}
+    sizes = tuple(sorted(whole if len(whole) > 1 else curve))
     runs = {**{f"{size:,} real rows": curve[size] for size in sizes}, "the arm": arm}
     joint = _joint(runs)
     if joint:  # in one order, so that one draw of runs holds for all
@@ -170,10 +173,21 @@ def _multiple(log_size: float, sizes: tuple[int, ...], rows: int) -> Multiple:
     return Multiple(float(np.exp(log_size)) / rows)
 
 
+def lost(outcomes: Outcomes) -> int:
+    """How many of the runs diverged."""
+    return sum(isinstance(score, Diverged) for score in outcomes.values())
+
+
+def multiplier_of(curve: Mapping[int, Outcomes], arm: Outcomes, rows: int, *, seed: int = 0) -> Multiplier | None:
+    """`effective_multiplier`; None where there is no curve to read: fewer than two sizes with a run that is left."""
+    known = {size: found for size, found in curve.items() if lost(found) < len(found)}
+    return effective_multiplier(known, arm, rows, seed=seed) if len(known) > 1 and lost(arm) < len(arm) else None
+
+
 def _joint(runs: Mapping[str, Outcomes]) -> bool:
     """Whether all have the same runs and none diverged."""
     first, *others = runs.values()
-    whole = not any(isinstance(score, Diverged) for outcomes in runs.values() for score in outcomes.values())
+    whole = not any(lost(outcomes) for outcomes in runs.values())
     return whole and all(outcomes.keys() == first.keys() for outcomes in others)
 
 

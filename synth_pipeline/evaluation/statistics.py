@@ -206,6 +206,15 @@ class Difference:
             return None
         return "better" if self.low > 0 else "worse" if self.high < 0 else "undecided"
 
+    @property
+    def outlasted(self) -> bool:
+        """Whether ours came through every run and won each, while theirs diverged in some.
+
+        Where a run diverged there may be too few pairs for an interval; one of five wins in a row is always above 0.
+        """
+        ours, theirs = self.diverged
+        return not ours and theirs > 0 and self.wins == self.pairs >= LEAST_RUNS - theirs
+
     def plain(self) -> dict[str, Any]:
         """Plain JSON, with the verdict."""
         return {**asdict(self), "diverged": list(self.diverged), "verdict": self.verdict}

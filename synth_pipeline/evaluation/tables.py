@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from synth_pipeline.errors import EnvironmentModelError, UnknownNameError
-from synth_pipeline.evaluation.effective import effective_multiplier
+from synth_pipeline.evaluation.effective import multiplier_of
 from synth_pipeline.evaluation.scores import ScoreScale, score_scale
 from synth_pipeline.evaluation.statistics import (
     Diverged,
@@ -118,10 +118,10 @@ def _worth(results: Results, scale: ScoreScale | None, seed: int, row: Mapping[s
     sizes = {c.size for c in results if c.agent == agent and c.arm == BASELINE and c.size is not None}
     curve = {n: outcomes(results, scale, agent=agent, arm=BASELINE, size=n) for n in sizes}
     ours = outcomes(results, scale, agent=agent, arm=row["arm"], size=size)
-    lost = any(all(isinstance(score, Diverged) for score in found.values()) for found in (ours, *curve.values()))
-    if row["arm"] == BASELINE or size is None or len(curve) < 2 or lost:
+    if row["arm"] == BASELINE or size is None:
         return {}
-    return {"multiplier": effective_multiplier(curve, ours, size, seed=seed).plain()}
+    found = multiplier_of(curve, ours, size, seed=seed)
+    return {} if found is None else {"multiplier": found.plain()}
 
 
 def _of_values(found: list[Mapping[str, Any]]) -> dict[str, Any]:

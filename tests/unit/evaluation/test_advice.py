@@ -71,6 +71,38 @@ def test_augment_only_when_both_looks_say_so():
     assert "not beyond doubt on all" in no.sentences()[0]
 
 
+def diverging(draws, errors=USUAL, arm="real", size=4000):
+    """The usual results, with an arm that diverged in some draws."""
+    study, results = found(errors)
+    for cell in results:
+        if (cell.arm, cell.size) == (arm, size) and cell.draw in draws:
+            results[cell] = {"values": None, "diverged": {"step": 1, "reason": "critics"}}
+    return study, results
+
+
+def test_an_arm_that_never_diverged_helps_where_real_rows_did():
+    """Small data make real rows diverge: without an interval the advice would be no, where augmenting is worth most."""
+    good, bad = judged(*diverging({0, 3}), TRAINING)
+    assert good.difference.low is None
+    assert helps(good)
+    assert not helps(bad)
+    assert good.arm == "good"
+    text = " ".join(concluded((good, bad), good, TRAINING, 9).sentences())
+    assert "these diverged in 2 draws" in text
+    assert "Risk: not known, for real rows alone diverged." in text
+    assert not helps(judged(*diverging({0}, arm="good"), TRAINING)[0])
+
+
+def test_an_arm_that_diverged_is_the_risk():
+    text = " ".join(concluded(judged(*diverging({0}, arm="bad"), TRAINING), None, TRAINING, 9).sentences())
+    assert "Risk: bad diverged in 1 draw." in text
+
+
+def test_real_rows_that_always_diverge_at_the_smallest_size_leave_a_curve_of_the_others():
+    good, _ = judged(*diverging(range(6), size=1000), TRAINING)
+    assert good.multiplier.value.value == pytest.approx(2.0, rel=0.01)
+
+
 def test_values_that_are_no_better_than_their_mean_recommend_nothing():
     helped = [0.1, 0.11, 0.09, 0.1, 0.1]
     assert helps(trial("good", helped, 0.9))

@@ -9,7 +9,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from synth_pipeline.errors import ConfigError, SourceError
 from synth_pipeline.evaluation import statistics
-from synth_pipeline.evaluation.effective import Multiple, effective_multiplier, isotonic, size_reaching
+from synth_pipeline.evaluation.effective import Multiple, effective_multiplier, isotonic, multiplier_of, size_reaching
 from synth_pipeline.evaluation.profiles import performance_profile
 from synth_pipeline.evaluation.statistics import (
     Diverged,
@@ -278,6 +278,23 @@ def test_sizes_are_read_off_at_the_first_place():
     assert found.tolist() == [-math.inf, 0, 0.5, 1, 2.5, 3, math.inf]
     assert size_reaching(np.array([2.0, 2.0]), np.array([0.0, 1.0]), 2.0) == 0
     assert size_reaching(np.array([2.0, 2.0]), np.array([0.0, 1.0]), 3.0) == math.inf
+
+
+def test_a_size_of_which_a_run_diverged_is_left_out_where_two_others_are_there():
+    """It takes no interval from what is read between the others, and its survivors flatter it."""
+    broken = {**CURVE, 100: {**around(45), 5: BAD}}
+    found, clean = (
+        effective_multiplier(curve, around(40), 1_000) for curve in (broken, {1_000: around(30), 10_000: around(50)})
+    )
+    assert found == clean
+    assert found.low is not None
+
+
+def test_there_is_no_multiplier_without_a_curve():
+    gone = dict.fromkeys(range(5), BAD)
+    assert multiplier_of({100: gone, 1_000: around(30)}, around(20), 100) is None
+    assert multiplier_of(CURVE, gone, 100) is None
+    assert multiplier_of({**CURVE, 100: gone}, around(40), 1_000).value.value == pytest.approx(10**0.5)
 
 
 def test_multipliers_count_what_diverged_and_say_when_runs_are_too_few():
