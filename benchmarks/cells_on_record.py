@@ -21,7 +21,7 @@ from synth_pipeline.store.lock import working
 
 def unpack(record: Path, folder: Path) -> None:
     """Put the cells on record where a study looks for them; what is there stays."""
-    for name, body in _lines(record).items():
+    for name, body in lines_of(record).items():
         path = folder / "cells" / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def pack(record: Path, study: StudyConfig, folder: Path) -> None:
     files = sorted({task.result_file for task in tasks_of(study, folder) if task.result_file.exists()})
     if not files and not record.exists():
         return
-    known = _lines(record)
+    known = lines_of(record)
     lines = [known.get(path.name) or {"file": path.name, "commit": COMMIT, **read_json(path)} for path in files]
     record.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(record, "".join(f"{json.dumps(line, sort_keys=True)}\n" for line in lines).encode())
@@ -41,19 +41,20 @@ def pack(record: Path, study: StudyConfig, folder: Path) -> None:
 
 def commits(record: Path) -> dict[str, int]:
     """Commit -> cells on record that were put there at it."""
-    return dict(Counter(body["commit"] for body in _lines(record).values()))
+    return dict(Counter(body["commit"] for body in lines_of(record).values()))
 
 
 def core_seconds(record: Path) -> float:
     """Of all cells on record, and of the rows made for them: once an arm and draw, so that of two arms which share a
     generator both count it.
     """
-    bodies = list(_lines(record).values())
+    bodies = list(lines_of(record).values())
     arms = {tuple(body["cell"][name] for name in ("size", "draw", "arm")): body["arm_seconds"] for body in bodies}
     return float(sum(body["seconds"] for body in bodies) + sum(arms.values()))
 
 
-def _lines(record: Path) -> dict[str, dict[str, Any]]:
+def lines_of(record: Path) -> dict[str, dict[str, Any]]:
+    """File of a cell -> what is on record of it; empty without a record."""
     text = record.read_text(encoding="utf-8") if record.exists() else ""
     return {body["file"]: body for body in map(json.loads, text.splitlines())}
 

@@ -83,7 +83,7 @@ class EvaluationSettings(Config):
     agents: dict[str, dict[str, Any]] = Setting({"td3_bc": {}, "iql": {}}, min_length=1, description="name -> settings")
     gradient_steps: int | None = Setting(50_000, ge=1, description="of every agent; none: as its paper has it")
     seeds: int = Setting(5, ge=1, description="trainings of each agent on each arm, in pairs")
-    rows: int = Setting(100_000, ge=1, description="synthetic rows that are mixed in")
+    rows: int = Setting(100_000, ge=1, description="rows that are mixed in; of real rows again, whole passes")
     share: float = Setting(0.5, gt=0, le=1, description="share of every batch that is synthetic")
     use_in: Literal["both", "critic", "actor"] = Setting("both", description="who learns from synthetic rows")
     controls: tuple[str, ...] = Setting(

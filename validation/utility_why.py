@@ -26,7 +26,6 @@ are kept (`cells/utility.replacement.*`) and held against those of whole passes,
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -39,7 +38,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import numpy as np
-from cells_on_record import unpack
+from cells_on_record import lines_of, unpack
 from evidence import record_table
 from utility import FOLDER, RESULTS, STUDIES, on_record
 
@@ -226,9 +225,7 @@ def medians(results: Results, size: int | None) -> dict[str, Any]:
 
 def passes(results: Results, dataset: str, size: int | None) -> dict[str, Any]:
     """By arm of real rows again: against the cells of the same draws in which these came with replacement."""
-    path = on_record("replacement", dataset)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    known = {Cell(**body["cell"]): body for body in map(json.loads, lines)}
+    known = {Cell(**body["cell"]): body for body in lines_of(on_record("replacement", dataset)).values()}
     found = {}
     for arm in sorted({cell.arm for cell in known if cell.size == size}):
         found[arm] = difference(*(outcomes(some, None, size=size, arm=arm) for some in (results, known)))

@@ -233,10 +233,9 @@ def _risk(found: Sequence[Trial]) -> str:
 
 def _change(trial: Trial) -> str:
     d = trial.difference
-    if d.outlasted:
-        return f"better wherever real rows alone gave values at all; these diverged in {counted(d.diverged[1], 'draw')}"
     if d.value is None or d.low is None or d.high is None:
-        return d.why or "not decidable"
+        alone = f"better wherever real rows alone gave values; these diverged in {counted(d.diverged[1], 'draw')}"
+        return alone if d.outlasted else d.why or "not decidable"
     text = f"error of values lower by {d.value:.3f} of a deviation [{d.low:.3f}, {d.high:.3f}]"
     return text if trial.multiplier is None else f"{text}, worth {trial.multiplier.value} the real rows"
 

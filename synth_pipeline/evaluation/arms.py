@@ -171,7 +171,7 @@ def _evenly(ground: Ground, rows: Transitions) -> Transitions:
     """Every row equally often, in random order: as many whole passes as come nearest to what is asked, at least one.
 
     Drawn with replacement some would count several times and others never, which is no A/A test: it was worse than real
-    rows alone (`utility.why`).
+    rows alone (`validation/utility.py`).
     """
     rng, passes = ground.rng(0), max(1, round(ground.rows / len(rows)))
     return rows.take(np.concatenate([rng.permutation(len(rows)) for _ in range(passes)]))

@@ -29,7 +29,7 @@ class ArmConfig(Config):
     """What one arm mixes into the real rows, and how."""
 
     kind: str = Setting("real", description="what is mixed in: an arm of the registry, or `store`")
-    rows: int = Setting(100_000, ge=1, description="rows that are made")
+    rows: int = Setting(100_000, ge=1, description="rows that are made; of real rows again, whole passes")
     share: float = Setting(0.5, ge=0, le=1, description="share of every batch that is mixed in")
     use_in: UseIn = Setting("both", description="who learns from the rows: both, critic or actor")
     generator: dict[str, Any] = Setting({"kind": "synther"}, description="kind and settings of the generator")

@@ -115,11 +115,11 @@ def _row(results: Results, scale: ScoreScale | None, seed: int, **where: Any) ->
 def _worth(results: Results, scale: ScoreScale | None, seed: int, row: Mapping[str, Any]) -> dict[str, Any]:
     """How many times its real rows an arm is worth, by the learning curve of real rows alone; empty without one."""
     agent, size = row["agent"], row["size"]
+    if row["arm"] == BASELINE or size is None:
+        return {}
     sizes = {c.size for c in results if c.agent == agent and c.arm == BASELINE and c.size is not None}
     curve = {n: outcomes(results, scale, agent=agent, arm=BASELINE, size=n) for n in sizes}
     ours = outcomes(results, scale, agent=agent, arm=row["arm"], size=size)
-    if row["arm"] == BASELINE or size is None:
-        return {}
     found = multiplier_of(curve, ours, size, seed=seed)
     return {} if found is None else {"multiplier": found.plain()}
 
