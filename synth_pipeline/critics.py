@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from synth_pipeline.diffusion.networks.perceptrons import Perceptrons
+from synth_pipeline.diffusion.networks.ensemble_mlp import EnsembleMLP
 
 
-class Critics(Perceptrons):
+class Critics(EnsembleMLP):
     """Q_i(s, a), i < members."""
 
     def forward(self, observations: Tensor, actions: Tensor, first: int | None = None) -> Tensor:  # type: ignore[override]
@@ -44,12 +44,12 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def bootstrapped(rewards: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor:
+def td_target(rewards: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor:
     """y = r + gamma (1 - terminal) V(s'), `[b]`."""
     return torch.addcmul(rewards, discounts, next_values)
 
 
-def pessimistic(q: Tensor) -> Tensor:
+def min_q(q: Tensor) -> Tensor:
     """min_i Q_i, `[m, b]` -> `[b]` (clipped double Q-learning: Fujimoto et al. 2018, arXiv:1802.09477, eq. 10)."""
     return q.amin(dim=0)
 
@@ -70,7 +70,7 @@ def exponential_weights(advantages: Tensor, inverse_temperature: float, *, limit
     return (inverse_temperature * advantages).exp().clamp_max(limit)
 
 
-def value_weight(q: Tensor, alpha: float) -> Tensor:
+def td3_bc_lambda(q: Tensor, alpha: float) -> Tensor:
     """lambda = alpha / mean |Q|, held constant (Fujimoto and Gu 2021, arXiv:2106.06860, eq. 5); `[b]` -> scalar."""
     weight: Tensor = alpha / q.detach().abs().mean().clamp_min(1e-8)
     return weight

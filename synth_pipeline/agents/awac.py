@@ -17,7 +17,7 @@ from synth_pipeline.agents.actor_critic import ValueLearner
 from synth_pipeline.agents.base import AgentConfig
 from synth_pipeline.agents.policies import Gaussian
 from synth_pipeline.agents.replay import Batch, Rows
-from synth_pipeline.critics import bootstrapped, exponential_weights, pessimistic
+from synth_pipeline.critics import exponential_weights, min_q, td_target
 
 
 class AWACConfig(AgentConfig):
@@ -36,8 +36,8 @@ class AWAC(ValueLearner):
     settings: ClassVar[type[AgentConfig]] = AWACConfig
 
     def build(self, generator: torch.Generator) -> None:
-        """Policy, twin critics and their slow copy."""
-        mean = self.perceptron(self.scaling.action_size, generator)
+        """Policy, twin critics and their target network."""
+        mean = self.mlp(self.scaling.action_size, generator)
         self._actor = self.add("actor", Gaussian(mean, self.scaling.action_size))
         self.build_critics(generator)
 
@@ -46,12 +46,12 @@ class AWAC(ValueLearner):
         return self._actor.mean(observations)
 
     def step(self, batch: Batch) -> Mapping[str, Tensor | float]:
-        """One step of the critics, of the policy, and of the slow copy."""
+        """One step of the critics, of the policy, and of the target network."""
         values = self.learn_values(batch.critic, self.targets(batch.critic))
         rows = batch.actor
         loss = -(self.weights(rows) * self._actor.log_density(rows.observations, rows.actions)).mean()
-        self.descend("actor", loss)
-        self.track(self._slow_critics, self._critics)
+        self.optimize("actor", loss)
+        self.update_target(self._target_critics, self._critics)
         self.steps += 1
         return {"actor_loss": loss.detach(), **values}
 
@@ -59,11 +59,11 @@ class AWAC(ValueLearner):
     def targets(self, rows: Rows) -> Tensor:
         """y = r + gamma min_i Q'_i(s', a'), a' ~ pi(s')."""
         actions = self._actor.sample(rows.next_observations, self.rng)[0]
-        return bootstrapped(rows.rewards, rows.discounts, self.slow_q(rows.next_observations, actions))
+        return td_target(rows.rewards, rows.discounts, self.target_q(rows.next_observations, actions))
 
     @torch.no_grad()
     def weights(self, rows: Rows) -> Tensor:
         """exp(A / lambda) up to the limit, `[b]`, with A = min_i Q_i(s, a) - min_i Q_i(s, a~), a~ ~ pi(s)."""
         actions = torch.cat([rows.actions[None], self._actor.sample(rows.observations, self.rng)])
-        q, v = pessimistic(self._critics.of_samples(rows.observations, actions))
+        q, v = min_q(self._critics.of_samples(rows.observations, actions))
         return exponential_weights(q - v, 1 / self.config.temperature, limit=self.config.weight_limit)

@@ -28,7 +28,7 @@ from synth_pipeline.data.fields import Array
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.diffusion.device import pick_device
 from synth_pipeline.diffusion.loop import Learner, Report, load_optimizer, optimizer_tensors, under
-from synth_pipeline.diffusion.networks.perceptrons import Initial, Perceptrons
+from synth_pipeline.diffusion.networks.ensemble_mlp import EnsembleMLP, Initial
 from synth_pipeline.diffusion.trainer import soft_update
 from synth_pipeline.envs.rollout import Actor
 from synth_pipeline.seeding import Stage, integer_seed
@@ -78,7 +78,7 @@ class Agent(Learner):
 
     @abstractmethod
     def build(self, generator: torch.Generator) -> None:
-        """Make the networks, each by `add` or `target`; `generator` draws their initial weights."""
+        """Make the networks, each by `add` or `add_target`; `generator` draws their initial weights."""
 
     @abstractmethod
     def step(self, batch: Batch) -> Mapping[str, Tensor | float]:
@@ -101,11 +101,11 @@ class Agent(Learner):
         self.scaling = Scaling.fit(data.real, normalize_observations=c.normalize_observations, scale_rewards=scaled)
         self.seed, self.steps, self._digest = seed, 0, data.digest()
         self.rng = torch.Generator(self.device).manual_seed(integer_seed(seed, Stage.TRAIN, 20))
-        self.replay = self.remember(data)
+        self.replay = self.make_replay(data)
         self._build(torch.Generator().manual_seed(integer_seed(seed, Stage.TRAIN, 21)))
         return self
 
-    def remember(self, data: Mixture) -> Any:
+    def make_replay(self, data: Mixture) -> Any:
         """Where batches are drawn from: something with `draw(rng)`."""
         c = self.config
         return Replay(data, self.scaling, batch_size=c.batch_size, discount=c.discount, device=self.device)
@@ -135,7 +135,7 @@ class Agent(Learner):
 
     def expected_seconds(self, data: Mixture, steps: int) -> float:
         """What a whole training on `data` will take here, judged by a few steps."""
-        return paced(self.begin(data, seed=0), steps)
+        return extrapolated_seconds(self.begin(data, seed=0), steps)
 
     def add(self, name: str, network: N, *, learning_rate: float | None = None) -> N:
         """A trained network and its Adam."""
@@ -147,17 +147,17 @@ class Agent(Learner):
         self.networks[name] = moved
         return moved
 
-    def target(self, name: str, network: N) -> N:
-        """A slow copy of a network; `track` moves it."""
+    def add_target(self, name: str, network: N) -> N:
+        """A target network of a network; `update_target` moves it."""
         copied = copy.deepcopy(network).requires_grad_(False)
         self.networks[name] = copied
         return copied
 
-    def track(self, target: nn.Module, network: nn.Module) -> None:
+    def update_target(self, target: nn.Module, network: nn.Module) -> None:
         """target <- (1 - rate) target + rate network."""
         soft_update(target, network, self.config.target_rate)
 
-    def descend(self, name: str, loss: Tensor) -> None:
+    def optimize(self, name: str, loss: Tensor) -> None:
         """One step of the named optimiser."""
         optimizer = self.optimizers[name]
         for parameter in self.networks[name].parameters():
@@ -174,10 +174,10 @@ class Agent(Learner):
         """A step size that falls from `peak` to zero at the last step."""
         return peak * 0.5 * (1 + math.cos(math.pi * self.steps / self.config.gradient_steps))
 
-    def perceptron(self, outputs: int, generator: torch.Generator, **given: Any) -> Perceptrons:
+    def mlp(self, outputs: int, generator: torch.Generator, **given: Any) -> EnsembleMLP:
         """One network of the observations, `[b, o]` -> `[1, b, outputs]`."""
         hidden = [self.config.width] * self.config.depth
-        return Perceptrons([self.scaling.observation_size, *hidden, outputs], generator=generator, **given)
+        return EnsembleMLP([self.scaling.observation_size, *hidden, outputs], generator=generator, **given)
 
     def critics(
         self, generator: torch.Generator, *, members: int = 2, initial: Initial = "uniform", normalize: bool = False
@@ -250,7 +250,7 @@ class Agent(Learner):
             network.load_state_dict(weights)
 
 
-def paced(agent: Agent, steps: int) -> float:
+def extrapolated_seconds(agent: Agent, steps: int) -> float:
     """Seconds of all gradient steps of an agent that has begun, from a few after the first."""
     agent.step(agent.replay.draw(agent.rng))
     begin = time.perf_counter()

@@ -27,7 +27,7 @@ class BC(Agent):
 
     def build(self, generator: torch.Generator) -> None:
         """The policy."""
-        self._actor = self.add("actor", self.perceptron(self.scaling.action_size, generator))
+        self._actor = self.add("actor", self.mlp(self.scaling.action_size, generator))
 
     def policy(self, observations: Tensor) -> Tensor:
         """tanh of the network."""
@@ -37,6 +37,6 @@ class BC(Agent):
         """One regression step."""
         rows = batch.actor
         loss = (self.policy(rows.observations) - rows.actions).square().mean()
-        self.descend("actor", loss)
+        self.optimize("actor", loss)
         self.steps += 1
         return {"actor_loss": loss.detach()}

@@ -17,7 +17,7 @@ from torch import Tensor
 from synth_pipeline.agents.actor_critic import SAC, SACConfig, Values
 from synth_pipeline.agents.base import AgentConfig
 from synth_pipeline.agents.replay import Batch, Rows
-from synth_pipeline.critics import bootstrapped, conservative_gap, squared_error
+from synth_pipeline.critics import conservative_gap, squared_error, td_target
 
 
 class CQLConfig(SACConfig):
@@ -40,14 +40,14 @@ class CQL(SAC):
     settings: ClassVar[type[AgentConfig]] = CQLConfig
 
     def build(self, generator: torch.Generator) -> None:
-        """Policy, temperature, twin critics and their slow copy."""
+        """Policy, temperature, twin critics and their target network."""
         self.build_actor(generator, initial="orthogonal")
         self.build_critics(generator, initial="orthogonal")
 
     def step(self, batch: Batch) -> Mapping[str, Tensor | float]:
-        """One step of the critics, of the policy and its temperature, and of the slow copy."""
+        """One step of the critics, of the policy and its temperature, and of the target network."""
         values = self._learn_cautiously(batch.critic) | self.improve(batch.actor)
-        self.track(self._slow_critics, self._critics)
+        self.update_target(self._target_critics, self._critics)
         self.steps += 1
         return values
 
@@ -55,7 +55,7 @@ class CQL(SAC):
     def targets(self, rows: Rows) -> Tensor:
         """y = r + gamma min_i Q'_i(s', a'), a' ~ pi(s'), without the entropy."""
         actions = self._actor.sample(rows.next_observations, self.rng)[0][0]
-        return bootstrapped(rows.rewards, rows.discounts, self.slow_q(rows.next_observations, actions))
+        return td_target(rows.rewards, rows.discounts, self.target_q(rows.next_observations, actions))
 
     def _learn_cautiously(self, rows: Rows) -> Values:
         targets = self.targets(rows)
@@ -63,7 +63,7 @@ class CQL(SAC):
         q = self._critics.of_samples(rows.observations, torch.cat([rows.actions[None], sampled]))
         error = squared_error(q[:, 0], targets)
         gap = conservative_gap(q[:, 1:], q[:, 0], log_densities)
-        self.descend("critics", error + self.config.alpha * gap.sum())
+        self.optimize("critics", error + self.config.alpha * gap.sum())
         return {"critic_loss": error.detach(), "gap": gap.detach().mean(), "q": q[:, 0].detach().mean()}
 
     @torch.no_grad()

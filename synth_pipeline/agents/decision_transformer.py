@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from synth_pipeline.agents.base import Agent, AgentConfig
-from synth_pipeline.agents.replay import WEIGHT, Mixture, ladder, synthetic_rows
+from synth_pipeline.agents.replay import WEIGHT, Mixture, cumulative_weights, synthetic_rows
 from synth_pipeline.agents.scaling import Scaling, complete
 from synth_pipeline.data.containers import Episodes
 from synth_pipeline.data.fields import Array
@@ -115,15 +115,15 @@ class WindowTable:
         lasts = np.repeat(episodes.starts[1:] - 1, episodes.lengths)
         self._places = torch.from_numpy(np.stack([episodes.steps, lasts], axis=1)).to(device)
         self._offsets = torch.arange(context, device=device)
-        self._ladder = ladder(episodes[WEIGHT]).to(device) if WEIGHT in episodes else None
+        self._cumulative = cumulative_weights(episodes[WEIGHT]).to(device) if WEIGHT in episodes else None
 
     def draw(self, count: int, rng: torch.Generator) -> Windows:
         """Windows that begin at rows drawn with replacement: episodes in proportion to their length, then uniformly."""
         device = self._table.device
-        if self._ladder is None:
+        if self._cumulative is None:
             return self.at(torch.randint(len(self._table), (count,), generator=rng, device=device))
         level = torch.rand(count, generator=rng, device=device, dtype=torch.float64)
-        return self.at(torch.searchsorted(self._ladder, level * self._ladder[-1], right=True))
+        return self.at(torch.searchsorted(self._cumulative, level * self._cumulative[-1], right=True))
 
     def at(self, first: Tensor) -> Windows:
         """The windows that begin at the rows `first [b]`."""
@@ -216,7 +216,7 @@ class DecisionTransformer(Agent):
     needs_episodes: ClassVar[bool] = True
     settings: ClassVar[type[AgentConfig]] = DecisionTransformerConfig
 
-    def remember(self, data: Mixture) -> WindowReplay:
+    def make_replay(self, data: Mixture) -> WindowReplay:
         """Windows of episodes."""
         c, episodes = self.config, _episodes(data.real)
         made = data.synthetic_episodes
@@ -237,11 +237,11 @@ class DecisionTransformer(Agent):
         predicted = self._network(batch, rng=self.rng)
         error = (predicted - batch.actions).square().mean(dim=-1)
         loss = (error * batch.valid).sum() / batch.valid.sum()
-        norm = self._descend(loss)
+        norm = self._optimize(loss)
         self.steps += 1
         return {"actor_loss": loss.detach(), "gradient_norm": norm}
 
-    def _descend(self, loss: Tensor) -> Tensor:
+    def _optimize(self, loss: Tensor) -> Tensor:
         c, optimizer = self.config, self.optimizers["network"]
         warmup = max(1, min(c.warmup_steps, round(c.warmup_share * c.gradient_steps)))
         self.set_rate("network", c.learning_rate * min(1.0, (self.steps + 1) / warmup))

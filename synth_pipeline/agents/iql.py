@@ -17,7 +17,7 @@ from synth_pipeline.agents.actor_critic import ValueLearner
 from synth_pipeline.agents.base import AgentConfig
 from synth_pipeline.agents.policies import Gaussian
 from synth_pipeline.agents.replay import Batch, Rows
-from synth_pipeline.critics import bootstrapped, expectile_loss, exponential_weights
+from synth_pipeline.critics import expectile_loss, exponential_weights, td_target
 
 
 class IQLConfig(AgentConfig):
@@ -38,10 +38,10 @@ class IQL(ValueLearner):
     settings: ClassVar[type[AgentConfig]] = IQLConfig
 
     def build(self, generator: torch.Generator) -> None:
-        """V, twin Q, their slow copy, the policy."""
-        mean = self.perceptron(self.scaling.action_size, generator)
+        """V, twin Q, their target network, the policy."""
+        mean = self.mlp(self.scaling.action_size, generator)
         self._actor = self.add("actor", Gaussian(mean, self.scaling.action_size))
-        self._value = self.add("value", self.perceptron(1, generator))
+        self._value = self.add("value", self.mlp(1, generator))
         self.build_critics(generator)
 
     def policy(self, observations: Tensor) -> Tensor:
@@ -51,19 +51,19 @@ class IQL(ValueLearner):
     def step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step of V, then of the policy and of Q by the new V, in the authors' order."""
         rows, c = batch.critic, self.config
-        q = self.slow_q(rows.observations, rows.actions)
+        q = self.target_q(rows.observations, rows.actions)
         value_loss = expectile_loss(q - self._v(rows.observations), c.expectile)
-        self.descend("value", value_loss)
+        self.optimize("value", value_loss)
         actor_loss = self._regress(batch.actor, q if batch.actor is rows else None)
         values = self.learn_values(rows, self.targets(rows))
-        self.track(self._slow_critics, self._critics)
+        self.update_target(self._target_critics, self._critics)
         self.steps += 1
         return {"value_loss": value_loss.detach(), "actor_loss": actor_loss.detach(), **values}
 
     @torch.no_grad()
     def targets(self, rows: Rows) -> Tensor:
         """y = r + gamma V(s') (eq. 6)."""
-        return bootstrapped(rows.rewards, rows.discounts, self._v(rows.next_observations))
+        return td_target(rows.rewards, rows.discounts, self._v(rows.next_observations))
 
     def _v(self, observations: Tensor) -> Tensor:
         v: Tensor = self._value(observations)[0, :, 0]
@@ -73,9 +73,9 @@ class IQL(ValueLearner):
         """Maximise E[exp(beta A) log pi(a | s)] (eq. 7), A = Q' - V; `q` is Q' of these rows where it is there."""
         c = self.config
         with torch.no_grad():
-            q = self.slow_q(rows.observations, rows.actions) if q is None else q
+            q = self.target_q(rows.observations, rows.actions) if q is None else q
             weights = exponential_weights(q - self._v(rows.observations), c.inverse_temperature, limit=c.weight_limit)
         loss = -(weights * self._actor.log_density(rows.observations, rows.actions)).mean()
         self.set_rate("actor", self.cosine(c.learning_rate))
-        self.descend("actor", loss)
+        self.optimize("actor", loss)
         return loss

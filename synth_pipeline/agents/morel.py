@@ -33,10 +33,10 @@ from torch import Tensor
 
 from synth_pipeline import envs
 from synth_pipeline.agents.actor_critic import SAC, SACConfig
-from synth_pipeline.agents.base import AgentConfig, paced
+from synth_pipeline.agents.base import AgentConfig, extrapolated_seconds
 from synth_pipeline.agents.replay import Batch, Mixture, Replay, Rows
 from synth_pipeline.agents.scaling import Scaling
-from synth_pipeline.critics import bootstrapped
+from synth_pipeline.critics import td_target
 from synth_pipeline.data.spec import DatasetSpec
 from synth_pipeline.diffusion.loop import Phases, Report, under
 from synth_pipeline.dynamics.regressor import CHUNK, Regressor, RegressorConfig
@@ -272,7 +272,7 @@ class MOReL(SAC):
     kind: ClassVar[str] = "morel"
     settings: ClassVar[type[AgentConfig]] = MOReLConfig
 
-    def remember(self, data: Mixture) -> Imagination:
+    def make_replay(self, data: Mixture) -> Imagination:
         """Given and imagined rows."""
         c: MOReLConfig = self.config
         if c.imagined_rows == c.batch_size:
@@ -288,7 +288,7 @@ class MOReL(SAC):
         return Imagination(given, known, c, policy=self._explore, terminations=ends, seed=self.seed)
 
     def build(self, generator: torch.Generator) -> None:
-        """Policy, temperature, critics and their slow copy."""
+        """Policy, temperature, critics and their target network."""
         self.build_actor(generator)
         self.build_critics(generator, members=self.config.critics)
 
@@ -318,12 +318,12 @@ class MOReL(SAC):
             took.append(time.perf_counter() - begin)
         of_model: int = self.config.model.trainer.gradient_steps
         a_step = max(0.0, took[0] - took[1]) / steps  # what both pay once is no step
-        return a_step * of_model + paced(quick[-1], steps)
+        return a_step * of_model + extrapolated_seconds(quick[-1], steps)
 
     def step(self, batch: Batch) -> Mapping[str, Tensor | float]:
-        """One step of the critics, of the policy and its temperature, and of the slow copy."""
+        """One step of the critics, of the policy and its temperature, and of the target network."""
         values = self.learn_values(batch.critic, self.targets(batch.critic)) | self.improve(batch.actor)
-        self.track(self._slow_critics, self._critics)
+        self.update_target(self._target_critics, self._critics)
         self.steps += 1
         return values
 
@@ -331,8 +331,8 @@ class MOReL(SAC):
     def targets(self, rows: Rows) -> Tensor:
         """y = r + gamma (min_i Q'_i(s', a') - alpha log pi(a' | s')), a' ~ pi(s'): SAC's soft value."""
         actions, log_densities = (drawn[0] for drawn in self._actor.sample(rows.next_observations, self.rng))
-        soft = self.slow_q(rows.next_observations, actions) - self._temperature.value() * log_densities
-        return bootstrapped(rows.rewards, rows.discounts, soft)
+        soft = self.target_q(rows.next_observations, actions) - self._temperature.value() * log_densities
+        return td_target(rows.rewards, rows.discounts, soft)
 
     def tensors(self) -> dict[str, Tensor]:
         """Also imagined rows and model."""

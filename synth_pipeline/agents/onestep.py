@@ -24,7 +24,7 @@ from synth_pipeline.agents.actor_critic import ValueLearner
 from synth_pipeline.agents.base import AgentConfig
 from synth_pipeline.agents.policies import Gaussian
 from synth_pipeline.agents.replay import Batch, Rows
-from synth_pipeline.critics import bootstrapped, exponential_weights, frozen, pessimistic
+from synth_pipeline.critics import exponential_weights, frozen, min_q, td_target
 
 Phase = Literal["behaviour", "values", "improvement"]
 
@@ -56,15 +56,15 @@ class OneStep(ValueLearner):
     settings: ClassVar[type[AgentConfig]] = OneStepConfig
 
     def build(self, generator: torch.Generator) -> None:
-        """beta, its critic and the slow copy; pi, or the noise of the candidates."""
+        """beta, its critic and the target network; pi, or the noise of the candidates."""
         c, size = self.config, self.scaling.action_size
-        self._behaviour = self.add("behaviour", Gaussian(self.perceptron(size, generator), size))
+        self._behaviour = self.add("behaviour", Gaussian(self.mlp(size, generator), size))
         self.build_critics(generator, members=1)
         if c.operator == "easy_bcq":
             noise = torch.randn(c.candidates, 1, size, generator=generator)
             self._behaviour.register_buffer("candidates", noise.to(self.device))
         else:
-            self._actor = self.add("actor", Gaussian(self.perceptron(size, generator), size))
+            self._actor = self.add("actor", Gaussian(self.mlp(size, generator), size))
 
     def phase(self, steps: int) -> Phase:
         """What is learned after so many steps; picking candidates needs no step of its own."""
@@ -89,7 +89,7 @@ class OneStep(ValueLearner):
             values = {"behaviour_loss": self._clone(batch.actor)}
         elif phase == "values":
             values = self.learn_values(batch.critic, self.targets(batch.critic))
-            self.track(self._slow_critics, self._critics)
+            self.update_target(self._target_critics, self._critics)
         else:
             values = {"actor_loss": self._improve(batch.actor)}
         self.steps += 1
@@ -102,19 +102,19 @@ class OneStep(ValueLearner):
         """y = r + gamma Q'(s', a'), a' what the data did next; where that is not known, a' ~ beta(s')."""
         drawn = self._behaviour.sample(rows.next_observations, self.rng)[0]
         actions = torch.where(rows.continued[:, None] > 0, rows.next_actions, drawn)
-        return bootstrapped(rows.rewards, rows.discounts, self.slow_q(rows.next_observations, actions))
+        return td_target(rows.rewards, rows.discounts, self.target_q(rows.next_observations, actions))
 
     @torch.no_grad()
     def weights(self, rows: Rows) -> Tensor:
         """exp((Q(s, a) - V(s)) / tau) up to the limit, `[b]`; V is the mean of Q over actions of beta."""
         c = self.config
         drawn = self._behaviour.sample(rows.observations, self.rng, c.value_samples)
-        q = pessimistic(self._critics.of_samples(rows.observations, torch.cat([rows.actions[None], drawn])))
+        q = min_q(self._critics.of_samples(rows.observations, torch.cat([rows.actions[None], drawn])))
         return exponential_weights(q[0] - q[1:].mean(dim=0), 1 / c.temperature, limit=c.weight_limit)
 
     def _clone(self, rows: Rows) -> Tensor:
         loss = -self._behaviour.log_density(rows.observations, rows.actions).mean()
-        self.descend("behaviour", loss)
+        self.optimize("behaviour", loss)
         return loss.detach()
 
     def _improve(self, rows: Rows) -> Tensor:
@@ -122,19 +122,19 @@ class OneStep(ValueLearner):
             loss = -(self.weights(rows) * self._actor.log_density(rows.observations, rows.actions)).mean()
         else:
             loss = self._regularized_loss(rows.observations)
-        self.descend("actor", loss)
+        self.optimize("actor", loss)
         return loss.detach()
 
     def _regularized_loss(self, observations: Tensor) -> Tensor:
         """-E[Q(s, a)] + weight KL(pi || beta), a ~ pi(s)."""
         actions = self._actor.sample(observations, self.rng)[0]
         with frozen(self._critics), frozen(self._behaviour):
-            q = pessimistic(self._critics(observations, actions))
+            q = min_q(self._critics(observations, actions))
             divergence = self._actor.divergence(self._behaviour, observations)
         loss: Tensor = (self.config.divergence_weight * divergence - q).mean()
         return loss
 
     def _best_candidate(self, observations: Tensor) -> Tensor:
         actions = self._behaviour.perturbed(observations, self._behaviour.get_buffer("candidates"))
-        best = pessimistic(self._critics.of_samples(observations, actions)).argmax(dim=0)
+        best = min_q(self._critics.of_samples(observations, actions)).argmax(dim=0)
         return actions[best, torch.arange(len(observations), device=self.device)]

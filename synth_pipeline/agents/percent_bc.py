@@ -35,7 +35,7 @@ class PercentBC(BC):
     needs_episodes: ClassVar[bool] = True
     settings: ClassVar[type[AgentConfig]] = PercentBCConfig
 
-    def remember(self, data: Mixture) -> Any:
+    def make_replay(self, data: Mixture) -> Any:
         """The rows of the best episodes.
 
         Raises:
@@ -49,7 +49,7 @@ class PercentBC(BC):
         chosen = None if made is None else best_episodes(made, share)
         whole = real.take(np.flatnonzero(complete(data.real)))
         best = replace(data.real, episodes=best_episodes(whole, share), episode_ids=None)
-        return super().remember(replace(data, real=best, synthetic=None, synthetic_episodes=chosen))
+        return super().make_replay(replace(data, real=best, synthetic=None, synthetic_episodes=chosen))
 
 
 def _no_returns(found: str, accepted: str) -> SourceError:

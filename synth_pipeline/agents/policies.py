@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from synth_pipeline.diffusion.networks.perceptrons import Perceptrons
+from synth_pipeline.diffusion.networks.ensemble_mlp import EnsembleMLP
 
 LOG_STD = (-5.0, 2.0)  # limits of the constant width
 WIDE_LOG_STD = (-20.0, 2.0)  # of the one that depends on the state (Haarnoja et al. 2018, arXiv:1812.05905, app. C)
@@ -22,7 +22,7 @@ class Gaussian(nn.Module):
         actions: a.
     """
 
-    def __init__(self, mean: Perceptrons, actions: int) -> None:
+    def __init__(self, mean: EnsembleMLP, actions: int) -> None:
         super().__init__()
         self.network = mean
         self.log_std = nn.Parameter(torch.zeros(actions))
@@ -65,7 +65,7 @@ class SquashedGaussian(nn.Module):
         network: `[b, o]` -> `[1, b, 2 a]`.
     """
 
-    def __init__(self, network: Perceptrons) -> None:
+    def __init__(self, network: EnsembleMLP) -> None:
         super().__init__()
         self.network = network
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from synth_pipeline.agents.actor_critic import TD3, TD3Config
 from synth_pipeline.agents.base import AgentConfig
 from synth_pipeline.agents.replay import Rows
-from synth_pipeline.critics import bootstrapped, pessimistic, value_weight
+from synth_pipeline.critics import min_q, td3_bc_lambda, td_target
 
 
 class ReBRACConfig(TD3Config):
@@ -42,12 +42,12 @@ class ReBRAC(TD3):
         """y = r + gamma (min_i Q'_i(s', a') - beta_2 |a' - the data's a'|^2), a' = pi'(s') + clipped noise."""
         actions = self.next_actions(rows)
         distance = rows.continued * (actions - rows.next_actions).square().sum(dim=-1)
-        next_q = self.slow_q(rows.next_observations, actions)
-        return bootstrapped(rows.rewards, rows.discounts, next_q - self.config.critic_penalty * distance)
+        next_q = self.target_q(rows.next_observations, actions)
+        return td_target(rows.rewards, rows.discounts, next_q - self.config.critic_penalty * distance)
 
     def actor_loss(self, rows: Rows, actions: Tensor) -> Tensor:
         """beta_1 |pi(s) - a|^2 - min_i Q_i / mean |min_i Q_i|, mean over the rows."""
-        q = pessimistic(self._critics(rows.observations, actions))
+        q = min_q(self._critics(rows.observations, actions))
         distance = (actions - rows.actions).square().sum(dim=-1)
-        loss: Tensor = (self.config.actor_penalty * distance - value_weight(q, 1.0) * q).mean()
+        loss: Tensor = (self.config.actor_penalty * distance - td3_bc_lambda(q, 1.0) * q).mean()
         return loss

@@ -166,7 +166,7 @@ class Replay:
         if synthetic is not None:
             followed = given_next_actions(synthetic) if policy is None else policy_actions(policy, synthetic)
             self._made = torch.from_numpy(_packed(synthetic, scaling, discount, followed)).to(device)
-            self._ladder = None if WEIGHT not in synthetic else ladder(synthetic[WEIGHT]).to(device)
+            self._cumulative = None if WEIGHT not in synthetic else cumulative_weights(synthetic[WEIGHT]).to(device)
 
     def draw(self, rng: torch.Generator) -> Batch:
         """Real rows uniformly, synthetic ones uniformly or by weight, both with replacement."""
@@ -192,10 +192,10 @@ class Replay:
         return self._rows(torch.cat([*real, self._made] if self._synthetic else real))
 
     def _chosen(self, rng: torch.Generator) -> Tensor:
-        if self._ladder is None:
+        if self._cumulative is None:
             return self._uniform(self._made, self._synthetic, rng)
         level = torch.rand(self._synthetic, generator=rng, device=self._device, dtype=torch.float64)
-        return torch.searchsorted(self._ladder, level * self._ladder[-1], right=True)
+        return torch.searchsorted(self._cumulative, level * self._cumulative[-1], right=True)
 
     def _uniform(self, table: Tensor, count: int, rng: torch.Generator) -> Tensor:
         return torch.randint(len(table), (count,), generator=rng, device=self._device)
@@ -289,7 +289,7 @@ def _require_same_shapes(real: Transitions, synthetic: Transitions) -> None:
             )
 
 
-def ladder(weights: Array) -> Tensor:
+def cumulative_weights(weights: Array) -> Tensor:
     """`[n]`, float64 running sums: a level uniform below the last one falls on a row in proportion to its weight.
 
     Raises:

@@ -11,7 +11,7 @@ from torch import Tensor
 from synth_pipeline.agents.actor_critic import TD3, TD3Config
 from synth_pipeline.agents.base import AgentConfig
 from synth_pipeline.agents.replay import Rows
-from synth_pipeline.critics import bootstrapped, value_weight
+from synth_pipeline.critics import td3_bc_lambda, td_target
 
 
 class TD3BCConfig(TD3Config):
@@ -30,11 +30,11 @@ class TD3BC(TD3):
     @torch.no_grad()
     def targets(self, rows: Rows) -> Tensor:
         """y = r + gamma min_i Q'_i(s', pi'(s') + clipped noise) (TD3, eq. 10 and 14)."""
-        next_q = self.slow_q(rows.next_observations, self.next_actions(rows))
-        return bootstrapped(rows.rewards, rows.discounts, next_q)
+        next_q = self.target_q(rows.next_observations, self.next_actions(rows))
+        return td_target(rows.rewards, rows.discounts, next_q)
 
     def actor_loss(self, rows: Rows, actions: Tensor) -> Tensor:
         """Mean over rows and components of the distance, minus lambda times the mean value."""
         q = self._critics(rows.observations, actions, first=1)[0]
-        loss: Tensor = (actions - rows.actions).square().mean() - value_weight(q, self.config.alpha) * q.mean()
+        loss: Tensor = (actions - rows.actions).square().mean() - td3_bc_lambda(q, self.config.alpha) * q.mean()
         return loss

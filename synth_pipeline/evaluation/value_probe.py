@@ -21,7 +21,7 @@ from torch import Tensor
 from synth_pipeline.agents.base import ROWS_AT_ONCE, Agent, AgentConfig
 from synth_pipeline.agents.replay import Batch, Mixture, Replay, Rows
 from synth_pipeline.config import content_hash
-from synth_pipeline.critics import bootstrapped, squared_error
+from synth_pipeline.critics import squared_error, td_target
 from synth_pipeline.data.fields import Array
 from synth_pipeline.diffusion.loop import Report, TrainingDivergedError
 from synth_pipeline.envs.base import Floats
@@ -59,8 +59,8 @@ class FQE(Agent):
     """min E[(Q(s, a) - r - gamma Q'(s', pi(s')))^2] for a fixed pi.
 
     Targets are the mean over the critics: a policy that nothing maximises needs no pessimism. The learning rate falls
-    to zero along a cosine, and the slow copy is what is read: both take noise out of the estimate. Rewards are scaled
-    so that values are about 1, and back.
+    to zero along a cosine, and the target network is what is read: both take noise out of the estimate. Rewards are
+    scaled so that values are about 1, and back.
 
     Args:
         policy: `[n, o]` -> `[n, a]`, physical units; deterministic.
@@ -75,7 +75,7 @@ class FQE(Agent):
         super().__init__(config, device=device)
         self._fixed = policy
 
-    def remember(self, data: Mixture) -> Replay:
+    def make_replay(self, data: Mixture) -> Replay:
         """A replay whose next actions are the policy's."""
         c = self.config
         rewards = np.asarray(data.real.transitions()["rewards"], np.float64)
@@ -92,11 +92,11 @@ class FQE(Agent):
         return content_hash(super().identity, self._policy_digest)
 
     def build(self, generator: torch.Generator) -> None:
-        """The critics and their slow copy."""
+        """The critics and their target network."""
         c = self.config
         critics = self.critics(generator, members=c.members, normalize=c.normalize_critics)
         self._critics = self.add("critics", critics)
-        self._slow_critics = self.target("slow_critics", self._critics)
+        self._target_critics = self.add_target("target_critics", self._critics)
 
     def policy(self, observations: Tensor) -> Tensor:
         """The fixed policy, in model units."""
@@ -111,15 +111,15 @@ class FQE(Agent):
         q = self._critics(rows.observations, rows.actions)
         loss = squared_error(q, target)
         self.set_rate("critics", self.cosine(self.config.learning_rate))
-        self.descend("critics", loss)
-        self.track(self._slow_critics, self._critics)
+        self.optimize("critics", loss)
+        self.update_target(self._target_critics, self._critics)
         self.steps += 1
         return {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
     @torch.no_grad()
     def _target(self, rows: Rows) -> Tensor:
-        next_q = self._slow_critics(rows.next_observations, rows.next_actions).mean(dim=0)
-        return bootstrapped(rows.rewards, rows.discounts, next_q)
+        next_q = self._target_critics(rows.next_observations, rows.next_actions).mean(dim=0)
+        return td_target(rows.rewards, rows.discounts, next_q)
 
     @torch.inference_mode()
     def values(self, observations: Array) -> Floats:
@@ -127,7 +127,7 @@ class FQE(Agent):
         x = torch.from_numpy(self.scaling.observations(observations)).to(self.device)
         a = torch.from_numpy(self.scaling.actions(self._fixed(observations))).to(self.device)
         pairs = zip(torch.split(x, ROWS_AT_ONCE), torch.split(a, ROWS_AT_ONCE), strict=True)
-        q = torch.cat([self._slow_critics(*pair).mean(dim=0) for pair in pairs])
+        q = torch.cat([self._target_critics(*pair).mean(dim=0) for pair in pairs])
         return q.cpu().numpy().astype(np.float64) / self.scaling.reward_factor
 
 

@@ -28,12 +28,12 @@ THREE = ended(Dataset(SPEC, random_episodes((6, 9, 4))))
 
 
 @pytest.mark.parametrize("kind", VALUE_LEARNERS)
-def test_slow_critics_are_slow(kind):
+def test_target_critics_are_slow(kind):
     """CleanDiffuser, in nine pipelines: `0.995 * new + 0.005 * old`, so that the target is the network itself."""
     agent = begun(kind, target_rate=0.005, **AT_ONCE.get(kind, {}))
-    before = weights(agent, "slow_critics")
+    before = weights(agent, "target_critics")
     agent.train(until=2)
-    after, fast = weights(agent, "slow_critics"), weights(agent, "critics")
+    after, fast = weights(agent, "target_critics"), weights(agent, "critics")
     for name, old in before.items():
         moved, way = (after[name] - old).norm(), (fast[name] - old).norm()
         assert 0 < moved <= 0.011 * way  # one or two steps of 0.005

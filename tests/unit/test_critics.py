@@ -7,14 +7,14 @@ import torch
 
 from synth_pipeline.critics import (
     Critics,
-    bootstrapped,
     conservative_gap,
     expectile_loss,
     exponential_weights,
     frozen,
-    pessimistic,
+    min_q,
     squared_error,
-    value_weight,
+    td3_bc_lambda,
+    td_target,
 )
 
 
@@ -36,7 +36,7 @@ def test_the_expectile_loss_weighs_values_above_v_by_tau():
 
 def test_the_smaller_critic_counts_and_errors_add_over_critics():
     q = torch.tensor([[1.0, 5.0], [2.0, 3.0]])
-    assert pessimistic(q).tolist() == [1.0, 3.0]
+    assert min_q(q).tolist() == [1.0, 3.0]
     assert float(squared_error(q, torch.tensor([1.0, 3.0]))) == pytest.approx((0 + 4) / 2 + (1 + 0) / 2)
 
 
@@ -52,8 +52,8 @@ def test_a_chain_of_three_states_gets_its_exact_values(last_discount, expected):
     optimizer = torch.optim.SGD(q.parameters(), lr=0.5)
     for _ in range(200):
         with torch.no_grad():
-            following = torch.cat([pessimistic(q(states, actions))[1:], torch.tensor([value_beyond])])
-            targets = bootstrapped(rewards, discounts, following)
+            following = torch.cat([min_q(q(states, actions))[1:], torch.tensor([value_beyond])])
+            targets = td_target(rewards, discounts, following)
         optimizer.zero_grad()
         squared_error(q(states, actions), targets).backward()
         optimizer.step()
@@ -69,11 +69,11 @@ def test_weights_are_exponential_up_to_the_limit():
 def test_the_value_weighs_alpha_whatever_its_scale():
     """TD3+BC, equation 5: lambda mean |Q| is alpha, and no gradient flows through lambda."""
     q = torch.tensor([1.0, -3.0], requires_grad=True)
-    assert float(value_weight(q, 2.5)) == pytest.approx(2.5 / 2)
-    assert float(value_weight(1000 * q, 2.5)) == pytest.approx(2.5 / 2000)
-    (value_weight(q, 2.5) * q.mean()).backward()
+    assert float(td3_bc_lambda(q, 2.5)) == pytest.approx(2.5 / 2)
+    assert float(td3_bc_lambda(1000 * q, 2.5)) == pytest.approx(2.5 / 2000)
+    (td3_bc_lambda(q, 2.5) * q.mean()).backward()
     assert q.grad.tolist() == pytest.approx([0.625, 0.625])
-    assert torch.isfinite(value_weight(torch.zeros(2), 2.5))
+    assert torch.isfinite(td3_bc_lambda(torch.zeros(2), 2.5))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])

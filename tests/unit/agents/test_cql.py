@@ -7,7 +7,7 @@ import torch
 from point_mass_data import SPEC, begun, guided, same, weights
 
 from synth_pipeline.agents.replay import Batch
-from synth_pipeline.critics import pessimistic
+from synth_pipeline.critics import min_q
 from synth_pipeline.data.rows import Dataset
 
 
@@ -51,7 +51,7 @@ def test_no_entropy_in_the_targets():
     targets = agent.targets(rows)
     agent.rng.manual_seed(3)
     drawn = agent.networks["actor"].sample(rows.next_observations, agent.rng)[0][0]
-    next_q = pessimistic(agent.networks["slow_critics"](rows.next_observations, drawn))
+    next_q = min_q(agent.networks["target_critics"](rows.next_observations, drawn))
     assert torch.allclose(targets, rows.rewards + rows.discounts * next_q, atol=1e-5)
 
 

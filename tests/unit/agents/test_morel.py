@@ -367,7 +367,7 @@ def test_values_are_soft():
     rows = agent.replay.all_real()
     agent._temperature.logarithm.data.fill_(0.7)
     actions, log_densities = (part[0].detach() for part in again._actor.sample(rows.next_observations, again.rng))
-    q = agent._slow_critics(rows.next_observations, actions).amin(dim=0)
+    q = agent._target_critics(rows.next_observations, actions).amin(dim=0)
     expected = rows.rewards + rows.discounts * (q - math.exp(0.7) * log_densities)
     torch.testing.assert_close(agent.targets(rows), expected)
 
@@ -375,6 +375,6 @@ def test_values_are_soft():
 def test_more_critics_are_more_cautious():
     agent = begun(critics=5)
     rows = agent.replay.all_real()
-    assert agent._slow_critics(rows.observations, rows.actions).shape[0] == 5
-    lowest = agent._slow_critics(rows.observations, rows.actions).amin(dim=0)
-    assert torch.equal(agent.slow_q(rows.observations, rows.actions), lowest)
+    assert agent._target_critics(rows.observations, rows.actions).shape[0] == 5
+    lowest = agent._target_critics(rows.observations, rows.actions).amin(dim=0)
+    assert torch.equal(agent.target_q(rows.observations, rows.actions), lowest)

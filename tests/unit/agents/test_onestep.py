@@ -26,8 +26,8 @@ def test_each_phase_moves_its_own_networks():
         if step == 14:
             assert same(weights(agent, "behaviour"), weights(agent, "actor"))
     assert moved[:5] == [{"behaviour"}] * 5
-    assert moved[5:14] == [{"critics", "slow_critics"}] * 9
-    assert moved[14] == {"critics", "slow_critics", "actor"}
+    assert moved[5:14] == [{"critics", "target_critics"}] * 9
+    assert moved[14] == {"critics", "target_critics", "actor"}
     assert moved[15:] == [{"actor"}] * 5
 
 
@@ -48,7 +48,7 @@ def test_shares_that_leave_no_improvement_are_refused():
 
 def test_sarsa_follows_the_data_and_the_behaviour_where_the_data_end():
     agent = agent_with()
-    rows, critic = agent.replay.all_real(), agent.networks["slow_critics"]
+    rows, critic = agent.replay.all_real(), agent.networks["target_critics"]
     agent.rng.manual_seed(3)
     targets = agent.targets(rows)
     agent.rng.manual_seed(3)

@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
 from synth_pipeline.agents.policies import LOG_STD, Gaussian, SquashedGaussian, Temperature
-from synth_pipeline.diffusion.networks.perceptrons import Perceptrons
+from synth_pipeline.diffusion.networks.ensemble_mlp import EnsembleMLP
 
 
 def rng(seed=0):
@@ -13,14 +13,14 @@ def rng(seed=0):
 
 
 def gaussian(actions=2, seed=0, log_std=(-0.7, 0.2)):
-    policy = Gaussian(Perceptrons([3, 8, actions], generator=rng(seed)), actions)
+    policy = Gaussian(EnsembleMLP([3, 8, actions], generator=rng(seed)), actions)
     with torch.no_grad():
         policy.log_std.copy_(torch.tensor(log_std[:actions]))
     return policy
 
 
 def squashed(actions=2, seed=0):
-    return SquashedGaussian(Perceptrons([3, 8, 2 * actions], generator=rng(seed)))
+    return SquashedGaussian(EnsembleMLP([3, 8, 2 * actions], generator=rng(seed)))
 
 
 def reference(policy, observations):

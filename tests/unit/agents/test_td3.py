@@ -1,4 +1,4 @@
-"""TD3+BC and ReBRAC: targets, penalties, delay, slow copies."""
+"""TD3+BC and ReBRAC: targets, penalties, delay, target networks."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from point_mass_data import begun, same, weights
 
-from synth_pipeline.critics import pessimistic
+from synth_pipeline.critics import min_q
 
 
 def rows_of(agent):
@@ -17,10 +17,10 @@ def noiseless(kind, **settings):
     return begun(kind, policy_noise=0.0, **settings)
 
 
-def test_targets_take_the_smaller_slow_critic_at_the_slow_actors_action():
+def test_targets_take_the_smaller_slow_critic_at_the_target_actors_action():
     agent = noiseless("td3_bc")
     rows = rows_of(agent)
-    slow = agent.networks["slow_critics"](rows.next_observations, agent.policy(rows.next_observations))
+    slow = agent.networks["target_critics"](rows.next_observations, agent.policy(rows.next_observations))
     expected = rows.rewards + rows.discounts * torch.minimum(slow[0], slow[1])
     assert torch.allclose(agent.targets(rows), expected, atol=1e-5)
     with torch.no_grad():  # the fast ones are not asked
@@ -40,13 +40,13 @@ def test_noise_on_target_actions_is_clipped_and_so_are_the_actions():
     assert float(wild.next_actions(rows).abs().max()) == 1.0
 
 
-def test_the_actor_and_the_slow_copies_move_every_other_step_only():
+def test_the_actor_and_the_target_networks_move_every_other_step_only():
     agent = begun("td3_bc")
     for step in range(1, 5):
         before = {name: weights(agent, name) for name in agent.networks}
         values = agent.step(agent.replay.draw(agent.rng))
         moved = {name for name, were in before.items() if not same(were, weights(agent, name))}
-        assert moved == ({"critics"} if step % 2 else {"actor", "critics", "slow_actor", "slow_critics"})
+        assert moved == ({"critics"} if step % 2 else {"actor", "critics", "target_actor", "target_critics"})
         assert ("actor_loss" in values) == (step % 2 == 0)
 
 
@@ -93,7 +93,7 @@ def test_rebracs_actor_pays_for_distance_and_earns_the_smaller_value():
     agent = begun("rebrac", actor_penalty=0.3)
     rows = rows_of(agent)
     actions = agent.policy(rows.observations)
-    q = pessimistic(agent.networks["critics"](rows.observations, actions))
+    q = min_q(agent.networks["critics"](rows.observations, actions))
     expected = (0.3 * (actions - rows.actions).square().sum(dim=1) - q / q.abs().mean()).mean()
     assert torch.allclose(agent.actor_loss(rows, actions), expected, atol=1e-5)
 

@@ -8,7 +8,7 @@ import torch
 from point_mass_data import begun, same, weights
 
 from synth_pipeline.agents.replay import Batch
-from synth_pipeline.critics import pessimistic
+from synth_pipeline.critics import min_q
 
 
 @pytest.mark.parametrize("kind", ["iql", "awac"])
@@ -32,22 +32,22 @@ def test_iqls_policy_and_q_learn_from_the_new_v():
     def told(name, function):
         return lambda *given: (order.append(name or given[0]), function(*given))[1]
 
-    agent.descend, agent.targets = told(None, agent.descend), told("targets", agent.targets)
+    agent.optimize, agent.targets = told(None, agent.optimize), told("targets", agent.targets)
     v = agent._v
     agent._v = told("v", v)
     agent.step(agent.replay.draw(agent.rng))
     assert order == ["v", "value", "v", "actor", "targets", "v", "critics"]
 
 
-def test_iqls_value_learns_the_expectile_of_the_slow_critics():
+def test_iqls_value_learns_the_expectile_of_the_target_critics():
     """With frozen critics and one state, V goes to the 0.9-expectile of Q over the actions of the data."""
     agent = begun("iql", expectile=0.9, learning_rate=3e-2, gradient_steps=1000, target_rate=1e-9)
     rows = agent.replay.all_real()
     origin = torch.zeros_like(rows.observations)
     agent.networks["critics"].layers[0].weight.data.mul_(10)  # actions must matter
-    agent.networks["slow_critics"].load_state_dict(agent.networks["critics"].state_dict())
+    agent.networks["target_critics"].load_state_dict(agent.networks["critics"].state_dict())
     rows = replace(rows, observations=origin)
-    q = pessimistic(agent.networks["slow_critics"](origin, rows.actions)).detach()
+    q = min_q(agent.networks["target_critics"](origin, rows.actions)).detach()
     for _ in range(100):
         agent.step(Batch(rows, rows))
     v = float(agent.networks["value"](origin[:1])[0, 0, 0].detach())
@@ -71,7 +71,7 @@ def test_awacs_targets_follow_a_sampled_action():
     targets = agent.targets(rows)
     agent.rng.manual_seed(3)
     drawn = agent.networks["actor"].sample(rows.next_observations, agent.rng)[0]
-    next_q = pessimistic(agent.networks["slow_critics"](rows.next_observations, drawn))
+    next_q = min_q(agent.networks["target_critics"](rows.next_observations, drawn))
     assert torch.allclose(targets, rows.rewards + rows.discounts * next_q, atol=1e-5)
 
 
@@ -83,7 +83,7 @@ def test_awac_weighs_by_the_advantage_over_its_own_action(temperature):
     found = agent.weights(rows)
     agent.rng.manual_seed(3)
     drawn = agent.networks["actor"].sample(rows.observations, agent.rng)[0]
-    q, v = (pessimistic(agent.networks["critics"](rows.observations, a)) for a in (rows.actions, drawn))
+    q, v = (min_q(agent.networks["critics"](rows.observations, a)) for a in (rows.actions, drawn))
     expected = ((q - v) / temperature).exp()
     assert torch.allclose(found, expected.clamp_max(100.0), rtol=1e-3)
     assert (expected.max() > 100) == (temperature == 0.01)  # so that the limit is met

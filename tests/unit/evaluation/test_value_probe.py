@@ -280,7 +280,7 @@ def test_next_actions_are_the_policys_in_real_and_synthetic_rows():
 def test_targets_are_the_mean_of_the_critics():
     fqe = FQE(right, SMALL.replace(members=3)).begin(Mixture(chain(200)), seed=0)
     with torch.no_grad():
-        slow = fqe.networks["slow_critics"]
+        slow = fqe.networks["target_critics"]
         slow.layers[-1].weight.zero_()
         slow.layers[-1].bias.copy_(torch.tensor([1.0, 2.0, 6.0]).view(3, 1, 1))
     rows = fqe.replay.all_real()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import layer_norm
 
-from synth_pipeline.diffusion.networks.perceptrons import Perceptrons
+from synth_pipeline.diffusion.networks.ensemble_mlp import EnsembleMLP
 
 FORMS = [
     pytest.param({"sizes": (3, 5, 4, 1), "members": 2}, id="values"),
@@ -20,7 +20,7 @@ FORMS = [
 
 def made(form, seed=0):
     """In double precision, away from the initial scales."""
-    network = Perceptrons(**form, generator=torch.Generator().manual_seed(seed)).double()
+    network = EnsembleMLP(**form, generator=torch.Generator().manual_seed(seed)).double()
     with torch.no_grad():
         network.vector.add_(0.2 * torch.randn(network.vector.shape, generator=torch.Generator().manual_seed(7)))
     return network

@@ -1,4 +1,4 @@
-"""Several perceptrons of one shape side by side, their gradients written out: critics and policies.
+"""Several multi-layer perceptrons of one shape side by side, their gradients written out: critics and policies.
 
 Every layer is one batched matrix product over the members, all parameters lie in one vector, and a pass forward or
 backward is one node of autograd: networks this small lose more time between the products than is in them.
@@ -69,8 +69,8 @@ class Form:
         return found
 
 
-class Perceptrons(nn.Module):
-    """`members` independent perceptrons with rectified units.
+class EnsembleMLP(nn.Module):
+    """`members` independent multi-layer perceptrons with rectified units.
 
     Args:
         sizes: Units of every layer, input and output included.
