@@ -66,6 +66,7 @@ class Agent(Learner):
 
     kind: ClassVar[str]
     settings: ClassVar[type[AgentConfig]] = AgentConfig
+    revision: ClassVar[int] = 1  # one more when the same numbers learn otherwise: what is on record is asked for anew
     needs_episodes: ClassVar[bool] = False  # single rows cannot be mixed in
 
     def __init__(self, config: AgentConfig | None = None, *, device: str = "auto") -> None:
@@ -189,9 +190,9 @@ class Agent(Learner):
 
     @property
     def identity(self) -> str:
-        """Hash of method, numbers, data and seed."""
+        """Hash of method and revision, numbers, data and seed."""
         numbers = self.config.model_dump(mode="json", exclude={"checkpoint_seconds", "log_every"})
-        return content_hash(self.kind, numbers, self.seed, self._digest)
+        return content_hash(self.kind, self.revision, numbers, self.seed, self._digest)
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and moments."""

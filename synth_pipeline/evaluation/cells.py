@@ -31,6 +31,7 @@ from synth_pipeline.evaluation.monte_carlo import (
     fixed_policy,
     held_out_states,
     monte_carlo_values,
+    policy_fingerprint,
 )
 from synth_pipeline.evaluation.scores import evaluate_actor, evaluation_steps, watched_steps
 from synth_pipeline.evaluation.statistics import Diverged
@@ -106,7 +107,13 @@ def source_of(study: StudyConfig) -> Source:
 
 def data_of(study: StudyConfig) -> dict[str, dict[str, str]]:
     """For every arm, what its cells' keys say of the data: asked once, for hundreds of cells."""
-    found = {"dataset": source_of(study).fingerprint()}
+    source = source_of(study)
+    found = {"dataset": source.fingerprint()}
+    if study.outcome == "values" and (environment := source.describe()["environment"]) is not None:
+        for name in study.agents:
+            probe = study.numbers(name, next(iter(study.arms)))
+            assert isinstance(probe, ProbeConfig)
+            found[f"policy of {name}"] = policy_fingerprint(environment, probe.policy)
     stores = {name: arm.store for name, arm in study.arms.items()}
     return {n: found if url is None else {**found, "store": store.open(url).digest()} for n, url in stores.items()}
 

@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from synth_pipeline import envs
+from synth_pipeline.config import content_hash
 from synth_pipeline.data.fields import Array
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.envs import behaviours
@@ -30,6 +32,7 @@ from synth_pipeline.envs.simulator import SimulatorLanes
 from synth_pipeline.errors import ConfigError, SourceError, UnknownNameError
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.sources import catalog
+from synth_pipeline.sources.base import hash_arrays
 from synth_pipeline.sources.catalog import Share
 from synth_pipeline.sources.collect import make_actor
 
@@ -60,6 +63,14 @@ def fixed_policy(environment: EnvironmentModel, which: Literal["best", "medium"]
         return np.concatenate(parts)
 
     return policy
+
+
+def policy_fingerprint(environment: str, which: Literal["best", "medium"] | int = "best") -> str:
+    """Hash of whose values are asked, and of the simulator whose word is the truth of them."""
+    share, model = _share(environment, which), envs.make(environment)
+    steps = share.environment_steps
+    weights = "" if steps is None else hash_arrays(behaviours.parameters(environment, steps))
+    return content_hash(share, weights, model.provenance())
 
 
 def held_out_states(environment: EnvironmentModel, data: Dataset, *, count: int = 500, seed: int) -> Array:

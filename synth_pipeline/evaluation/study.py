@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field as Setting
 from pydantic import model_validator
 
+from synth_pipeline.agents import AGENTS
 from synth_pipeline.agents.base import AgentConfig, build
 from synth_pipeline.agents.replay import UseIn
 from synth_pipeline.config import Config, content_hash
@@ -16,7 +17,7 @@ from synth_pipeline.data.split import HELD_OUT, HeldOut
 from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import unknown_name
 from synth_pipeline.evaluation.arms import ARMS
-from synth_pipeline.evaluation.value_probe import ProbeConfig
+from synth_pipeline.evaluation.value_probe import FQE, ProbeConfig
 from synth_pipeline.generators import GENERATORS
 from synth_pipeline.generators import base as generators
 
@@ -86,6 +87,12 @@ class StudyConfig(Config):
         """Kind and settings of an agent in an arm, as they were given."""
         return {"kind": name, **self.agents[name], **self.arms[arm].agent}
 
+    def method(self, name: str, arm: str) -> tuple[str, int]:
+        """What learns: kind of the agent, and the revision of its code."""
+        kind = str(self.agent(name, arm)["kind"])
+        learner = FQE if self.outcome == "values" else AGENTS.load(kind)
+        return kind, learner.revision
+
     def numbers(self, name: str, arm: str) -> AgentConfig:
         """All numbers of an agent in an arm, or of the probe where values are the outcome."""
         given = self.agent(name, arm)
@@ -123,16 +130,27 @@ def rows_key(study: StudyConfig, cell: Cell, data: Mapping[str, Any]) -> str:
     Args:
         study: The study.
         cell: Whose arm.
-        data: Fingerprint of the dataset, and of the store of the arm where there is one.
+        data: Fingerprint of the `dataset`, and of the `store` of the arm where there is one.
     """
+    given = {name: data[name] for name in ("dataset", "store") if name in data}
     drawn = (study.held_out, study.seed, cell.size, cell.draw)
-    return content_hash(dict(data), drawn, study.arms[cell.arm].made_from())
+    return content_hash(given, drawn, study.arms[cell.arm].made_from())
 
 
 def cell_key(study: StudyConfig, cell: Cell, data: Mapping[str, Any]) -> str:
-    """Hash of everything that a cell's result follows from; defaults are written out, so that new ones are new keys."""
+    """Hash of everything that a cell's result follows from; defaults are written out, so that new ones are new keys.
+
+    Cells hold raw returns, which are scored where they are read, so the references of a score are no part of it.
+
+    Args:
+        study: The study.
+        cell: Which cell of it.
+        data: As in `rows_key`; where values are the outcome, also the fingerprint of each agent's fixed policy under
+            `policy of AGENT`.
+    """
     arm = study.arms[cell.arm]
     protocol = (study.outcome, study.episodes, study.evaluations, study.spacing, study.watched)
     mixed = (arm.share, arm.use_in) if arm.kind != "real" else ()
-    agent = (study.agent(cell.agent, cell.arm)["kind"], study.numbers(cell.agent, cell.arm).plain())
-    return content_hash(rows_key(study, cell, data), mixed, agent, cell.seed, protocol)
+    agent = (*study.method(cell.agent, cell.arm), study.numbers(cell.agent, cell.arm).plain())
+    policy = data.get(f"policy of {cell.agent}", "")
+    return content_hash(rows_key(study, cell, data), mixed, agent, policy, cell.seed, protocol)

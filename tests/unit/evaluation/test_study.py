@@ -7,8 +7,9 @@ from synth_pipeline.agents.bc import BC
 from synth_pipeline.errors import ConfigError, UnknownNameError
 from synth_pipeline.evaluation import study as study_module
 from synth_pipeline.evaluation.cells import agent_seed
+from synth_pipeline.evaluation.monte_carlo import policy_fingerprint
 from synth_pipeline.evaluation.scores import ScoreScale
-from synth_pipeline.evaluation.study import Cell, cell_key, cells
+from synth_pipeline.evaluation.study import Cell, cell_key, cells, rows_key
 from synth_pipeline.evaluation.tables import lines, sentence, table
 from synth_pipeline.generators.controls import Smote
 from synth_pipeline.generators.vae import VAE
@@ -61,6 +62,21 @@ def test_a_key_changes_when_a_default_does(monkeypatch, arm, holder, attribute, 
     assert cell_key(given, cell, {}) != before
     monkeypatch.setattr(holder, attribute, usual)
     assert cell_key(given, cell, {}) == before
+
+
+@pytest.mark.parametrize(("outcome", "learner"), [("returns", BC), ("values", study_module.FQE)])
+def test_a_key_changes_when_the_code_of_an_agent_learns_otherwise(monkeypatch, outcome, learner):
+    given, cell = study(agents={"bc": {}}, outcome=outcome), Cell(150, 0, "real", "bc", 0)
+    before = cell_key(given, cell, {})
+    monkeypatch.setattr(learner, "revision", learner.revision + 1)
+    assert cell_key(given, cell, {}) != before
+
+
+def test_values_of_another_policy_are_another_cell_on_the_same_rows():
+    given, cell = study(agents={"fqe": {}}, outcome="values"), Cell(150, 0, "smote", "fqe", 0)
+    one, other = ({"dataset": "d", "policy of fqe": policy_fingerprint("hopper", name)} for name in ("best", "medium"))
+    assert cell_key(given, cell, one) != cell_key(given, cell, other)
+    assert rows_key(given, cell, one) == rows_key(given, cell, other)
 
 
 def test_labels_of_another_ensemble_are_other_rows():
