@@ -28,7 +28,7 @@ from typing import Any
 
 from evidence import record
 
-from synth_pipeline import stages, utility
+from synth_pipeline import evaluating, stages
 from synth_pipeline.diffusion.loop import Learner
 from synth_pipeline.dynamics import twofold
 from synth_pipeline.evaluation import cells
@@ -142,7 +142,7 @@ def time_stages() -> dict[str, dict[str, float]]:
 
     for name in STAGES:
         setattr(stages, name, around(name, getattr(stages, name)))
-    utility.evaluate_where_known = around("evaluate", utility.evaluate_where_known)
+    evaluating.evaluate_where_known = around("evaluate", evaluating.evaluate_where_known)
     return found
 
 

@@ -18,7 +18,7 @@ import prefect
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from synth_pipeline import augmenting, comparison, stages, utility
+from synth_pipeline import augmenting, comparison, evaluating, stages
 from synth_pipeline.errors import BusyError, TaskError
 from synth_pipeline.run_config import load_run_config
 from synth_pipeline.runs import Run
@@ -103,13 +103,13 @@ def export(run: Path, preset: str, settings: Sequence[str]) -> Path:
 @task
 def evaluate(run: Path, preset: str, settings: Sequence[str], workers: int | str, yes: bool) -> Path:
     """Train agents with and without the rows."""
-    return utility.evaluate(Run(run), load_run_config(preset, settings), workers=workers, yes=yes)
+    return evaluating.evaluate(Run(run), load_run_config(preset, settings), workers=workers, yes=yes)
 
 
 @task
 def evaluate_where_known(run: Path, preset: str, settings: Sequence[str], workers: int | str, yes: bool) -> Path:
     """As `evaluate`; left out where no agent can act in the environment."""
-    utility.evaluate_where_known(Run(run), load_run_config(preset, settings), workers=workers, yes=yes)
+    evaluating.evaluate_where_known(Run(run), load_run_config(preset, settings), workers=workers, yes=yes)
     return run
 
 

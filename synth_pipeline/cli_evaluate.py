@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +49,7 @@ def evaluate(
     Seeds, steps, further arms: --set with evaluation.seeds=10, evaluation.gradient_steps=100000, or
     evaluation.controls and a list of arms, e.g. smote and duplicate, in square brackets.
     """
-    from synth_pipeline import stages, utility
+    from synth_pipeline import evaluating, stages
 
     if (run_directory is None) == (dataset is None):
         raise ConfigError(
@@ -66,17 +65,17 @@ def evaluate(
         folder = run.folder("evaluation")
     else:
         run, config = None, RunConfig.parse(override({"dataset": dataset}, settings or []), where="options")
-        folder = out or utility.default_folder(config.dataset)
+        folder = out or evaluating.default_folder(config.dataset)
     if agents is not None:
         named = {name: config.evaluation.agents.get(name, {}) for name in agents.split(",")}
         config = config.replace(evaluation=config.evaluation.replace(agents=named))
     chosen = workers_of(workers, scheduler)
     if dry_run:
-        planned_only("evaluate", utility.planned(utility.study_of(run, config), folder, workers=chosen))
+        planned_only("evaluate", evaluating.planned(evaluating.study_of(run, config), folder, workers=chosen))
     elif run is None:
-        say("evaluate", short(utility.evaluate_alone(config, folder, workers=chosen, yes=yes)))
+        say("evaluate", short(evaluating.evaluate_alone(config, folder, workers=chosen, yes=yes)))
     else:
-        utility.evaluate(run, config, workers=chosen, yes=yes)
+        evaluating.evaluate(run, config, workers=chosen, yes=yes)
         stages.report(run)
         suggest("report", str(run_directory))
 
@@ -99,17 +98,15 @@ def advise(
 
     The probe: critics of a fixed policy, held against its true values in held-out states of the simulator.
     """
-    from synth_pipeline import utility
-    from synth_pipeline.evaluation.advice import AdviceConfig, trials, tried
+    from synth_pipeline import advising
+    from synth_pipeline.evaluating import default_folder
+    from synth_pipeline.evaluation.advice import AdviceConfig
 
     config = AdviceConfig.parse(override({}, settings or []), where="advice")
-    folder = out or utility.default_folder(dataset, "advise")
+    folder = out or default_folder(dataset, "advise")
     chosen = workers_of(workers, scheduler)
     if dry_run:
-        split = utility.split_for_advice(dataset, rows)
-        study = trials(dataset, rows, len(split.train), utility.probed_in(split, config))
-        wanted = partial(tried, study)
-        planned_only("advise", utility.planned(study, folder, workers=chosen, only=wanted))
+        planned_only("advise", advising.plan(dataset, rows, config, folder, workers=chosen))
         return
-    utility.advise(dataset, rows, config, folder, workers=chosen, yes=yes)
-    say("advise", short(folder / utility.ADVICE))
+    advising.advise(dataset, rows, config, folder, workers=chosen, yes=yes)
+    say("advise", short(folder / advising.ADVICE))

@@ -391,7 +391,7 @@ def run_all(
     try:
         export(run, config)
         if config.evaluation.in_run:
-            from synth_pipeline.utility import evaluate_where_known  # torch: seconds that other verbs save
+            from synth_pipeline.evaluating import evaluate_where_known  # torch: seconds that other verbs save
 
             evaluate_where_known(run, config, workers=workers, yes=yes)
     finally:  # also what failed the gate is reported

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import numpy as np
 from evidence import COMMIT, record
 
-from synth_pipeline import stages, utility
+from synth_pipeline import advising, stages
 from synth_pipeline.evaluation.advice import AdviceConfig, better
 from synth_pipeline.evaluation.statistics import Difference
 from synth_pipeline.machine import cores
@@ -77,7 +77,7 @@ def ask(case: str, workers: int) -> dict[str, Any]:
     dataset, _, size = case.rpartition(":")
     stages.collect(dataset, rows=int(size), workers=workers)
     folder = FOLDER / case.replace("/", "-").replace(":", "-")
-    return utility.advise(dataset, int(size), AdviceConfig(), folder, workers=workers, yes=True).plain()
+    return advising.advise(dataset, int(size), AdviceConfig(), folder, workers=workers, yes=True).plain()
 
 
 def hit(advice: dict[str, Any], verdicts: dict[str, str]) -> bool:

@@ -1,9 +1,10 @@
 """Should this dataset be augmented, with what, at which ratio? Asked of the value probe, in minutes instead of days.
 
 First on a quarter of the data, where the answer can be checked: the learning curve of real rows alone tells how many
-more real rows an arm is worth. Then, if an arm helps there, on all of them, in several trainings on the same rows. An
-arm is recommended only when its paired 95 % interval excludes 0 both times, and when the values learned with it say
-more than their mean would; the value probe is no return, and the advice says so.
+more real rows an arm is worth. Then the arms that help there, the best first, on all of them, in several trainings on
+the same rows, until one helps again. An arm is recommended only when its paired 95 % interval excludes 0 both times,
+and when the values learned with it say more than their mean would; the value probe is no return, and the advice says
+so.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field as Setting
 
@@ -53,7 +54,9 @@ class AdviceConfig(Config):
         description="name -> what is mixed in, and at which share",
     )
     draws: int = Setting(5, ge=5, description="subsets, and trainings; fewer than five give no interval")
-    policy: str | int = Setting("medium", description="whose values are asked: best, medium, or a snapshot's steps")
+    policy: Literal["best", "medium"] | int | None = Setting(
+        None, description="whose values are asked: best, medium, a snapshot's steps; none: medium where it is shipped"
+    )
     states: int = Setting(500, ge=LEAST_STATES, description="held-out states that values are judged in, at most")
     gradient_steps: int = Setting(4_000, ge=1, description="of every probe")
     width: int = Setting(128, ge=8, description="units of a hidden layer of the critics")
@@ -130,47 +133,64 @@ class Advice:
     """What is recommended, and what it rests on.
 
     Attributes:
-        augment: Whether to.
-        arm: With what; None: with nothing.
+        arm: With what to augment; None: not at all.
+        mixed: That arm's rows and the share of a batch that they are; None: nothing is mixed in.
         trials: Every arm on a quarter of the data, best first.
-        confirmed: The best on all of the data; None: none helped, nothing was tried there.
+        confirmed: Those that helped there, on all of the data, until one helped again; empty: none had helped.
         training: Rows that are not held out.
         episodes: Held-out episodes whose states values were judged in.
     """
 
-    augment: bool
     arm: str | None
+    mixed: ArmConfig | None
     trials: tuple[Trial, ...]
-    confirmed: Trial | None
+    confirmed: tuple[Trial, ...]
     training: int
     episodes: int
 
+    @property
+    def augment(self) -> bool:
+        """Whether to."""
+        return self.arm is not None
+
     def sentences(self) -> list[str]:
         """The advice in plain words: what to do, what it is worth, the risk, and what was not measured."""
-        best = self.trials[0]
-        middle = f"{self.training // PARTS[1]:,}"
-        if self.confirmed is None:
-            said = f"Do not augment: on {middle} rows no arm made values better beyond doubt."
-            if better(best.difference):
-                said = f"Do not augment: on {middle} rows even the best values are no better than their mean."
-        elif self.augment:
-            said = f"Augment with {self.arm}: values got better on {middle} rows and on all {self.training:,}."
-        else:
-            said = f"Do not augment: {self.arm} helped on {middle} rows and not beyond doubt on all {self.training:,}."
-        found = [said, f"Best on {middle} rows: {best.arm}, {_change(best)}."]
-        if self.confirmed is not None:
-            found.append(f"On all rows, over trainings: {_change(self.confirmed)}.")
-        found.append(f"Risk: {_risk(self.trials)}.")
+        best, middle = self.trials[0], f"{self.training // PARTS[1]:,}"
+        found = [self._verdict(middle), f"Best on {middle} rows: {best.arm}, {_change(best)}."]
+        found += [f"{trial.arm} on all rows, over trainings: {_change(trial)}." for trial in self.confirmed]
+        found.append(f"Risk: {self._risk()}.")
         if self.episodes < FEW_EPISODES:
             found.append(f"Values were judged in the states of {counted(self.episodes, 'episode')} only.")
         return [*found, "Not measured: returns. Try the answer with `synthpipe evaluate` before you rely on it."]
 
     def plain(self) -> dict[str, Any]:
         """Plain JSON."""
-        shown = [_plain(trial) for trial in self.trials]
-        confirmed = None if self.confirmed is None else _plain(self.confirmed)
         facts = {"augment": self.augment, "arm": self.arm, "training": self.training, "episodes": self.episodes}
-        return {**facts, "trials": shown, "confirmed": confirmed, "sentences": self.sentences()}
+        facts["mixed"] = None if self.mixed is None else {**self.mixed.made_from(), "share": self.mixed.share}
+        looks = {name: [_plain(trial) for trial in getattr(self, name)] for name in ("trials", "confirmed")}
+        return {**facts, **looks, "sentences": self.sentences()}
+
+    def _verdict(self, middle: str) -> str:
+        if self.mixed is not None:
+            share = f"{self.mixed.share:.0%} of every batch"
+            both = f"{middle} rows and on all {self.training:,}"
+            return f"Augment with {self.arm} ({share}): values got better on {both}."
+        if self.confirmed:
+            names = " and ".join(trial.arm for trial in self.confirmed)
+            return f"Do not augment: {names} helped on {middle} rows and not beyond doubt on all {self.training:,}."
+        if better(self.trials[0].difference):
+            return f"Do not augment: on {middle} rows even the best values are no better than their mean."
+        return f"Do not augment: on {middle} rows no arm made values better beyond doubt."
+
+    def _risk(self) -> str:
+        """Of what is recommended: how little it may bring. Where nothing is: what an arm may cost all the same."""
+        if self.arm is None:
+            return _costliest(self.trials)
+        looks = {"a quarter of the rows": self._trial(self.trials), "all rows": self._trial(self.confirmed)}
+        return "; ".join(f"on {where} {_least(trial)}" for where, trial in looks.items())
+
+    def _trial(self, found: Sequence[Trial]) -> Trial:
+        return next(trial for trial in found if trial.arm == self.arm)
 
 
 def judged(
@@ -208,10 +228,13 @@ def helps(trial: Trial) -> bool:
     return better(trial.difference) and trial.error is not None and trial.error < CHANCE
 
 
-def concluded(found: list[Trial], confirmed: Trial | None, training: int, episodes: int) -> Advice:
+def concluded(
+    found: Sequence[Trial], confirmed: Sequence[Trial], config: AdviceConfig, training: int, episodes: int
+) -> Advice:
     """Both looks together."""
-    augment = confirmed is not None and helps(confirmed)
-    return Advice(augment, None if confirmed is None else confirmed.arm, tuple(found), confirmed, training, episodes)
+    arm = confirmed[-1].arm if confirmed and helps(confirmed[-1]) else None
+    mixed = None if arm is None else config.arms[arm]
+    return Advice(arm, mixed, tuple(found), tuple(confirmed), training, episodes)
 
 
 def _rank(trial: Trial) -> tuple[bool, float, float]:
@@ -219,7 +242,15 @@ def _rank(trial: Trial) -> tuple[bool, float, float]:
     return not better(trial.difference), math.inf if low is None else -low, math.inf if error is None else error
 
 
-def _risk(found: Sequence[Trial]) -> str:
+def _least(trial: Trial) -> str:
+    """The lower end of what an arm that helps may bring."""
+    if trial.difference.low is None:
+        return "how much is not known, for real rows alone diverged"
+    lost = f", and it diverged in {counted(n, 'draw')}" if (n := trial.difference.diverged[0]) else ""
+    return f"the gain may be as small as {trial.difference.low:.3f} of a deviation{lost}"
+
+
+def _costliest(found: Sequence[Trial]) -> str:
     """The arm that may cost most: one that diverged, or the one whose interval reaches lowest."""
     lost = max(found, key=lambda trial: trial.difference.diverged[0])
     if lost.difference.diverged[0]:

@@ -65,6 +65,17 @@ def fixed_policy(environment: EnvironmentModel, which: Literal["best", "medium"]
     return policy
 
 
+def environments_with_policies() -> list[str]:
+    """Environments of the catalog for which the project ships one that acts well."""
+    return sorted({e.environment for e in catalog.entries().values() if e.references.best_policy is not None})
+
+
+def usual_policy(environment: str) -> Literal["best", "medium"]:
+    """Whose values are asked where nobody says: those of `medium`, which data of every level have seen; else `best`."""
+    medium = environment in behaviours.names() and "medium" in behaviours.recipe(environment).levels()
+    return "medium" if medium else "best"
+
+
 def policy_fingerprint(environment: str, which: Literal["best", "medium"] | int = "best") -> str:
     """Hash of whose values are asked, and of the simulator whose word is the truth of them."""
     share, model = _share(environment, which), envs.make(environment)
@@ -293,5 +304,9 @@ def _share(environment: str, which: Literal["best", "medium"] | int) -> Share:
     else:
         found = entries[0].references.best_policy if entries else None
     if found is None:
-        raise UnknownNameError(f"no policy '{which}' is shipped for {environment}", fix="give a policy of your own")
+        raise UnknownNameError(
+            f"no policy '{which}' is shipped for {environment}, whose values could be asked",
+            accepted=f"an environment with policies: {', '.join(environments_with_policies())}",
+            fix="judge rows by agents: synthpipe evaluate RUN",
+        )
     return found.replace(stochastic=False) if found.behaviour == "sac" else found.replace(noise=0.0)

@@ -54,6 +54,39 @@ def test_an_agent_alone_on_a_dataset(smoke, shell, monkeypatch):
     assert (shell.folder / "runs/evaluate-toy-linear-gaussian-random/results.json").exists()
 
 
+TRIALS = ("--set", "gradient_steps=20", "--set", "width=8", "--set", "states=100", "--rows", "2000")
+
+
+def test_advice_is_asked_for_planned_given_and_kept(shell, monkeypatch):
+    """The whole verb on little data; what it recommends is judged by `validation/advice.py`, not here."""
+    monkeypatch.setenv("SYNTHPIPE_DATA", str(shell.folder / "data"))
+    monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, **_: ((t, function(t)) for t in tasks))
+    assert shell("collect", "pendulum/medium", "--rows", "2000").code == 0
+    command = ("advise", "pendulum/medium", *TRIALS, "--set", "arms={mix: {kind: smote, rows: 200, share: 0.25}}")
+    planned = shell(*command, "--dry-run")
+    assert "20 of 20 cells (fqe)" in planned.out
+    assert not (shell.folder / "runs").exists()
+    found = shell(*command)
+    assert found.code == 0, found.err
+    kept = read_json(shell.folder / "runs/advise-pendulum-medium/advice.json")
+    assert [trial["arm"] for trial in kept["trials"]] == ["mix"]
+    assert kept["sentences"][0] in found.out
+    assert kept["augment"] == (kept["arm"] == "mix") == (kept["mixed"] is not None)
+    assert kept["training"] == 1600
+    again = shell(*command)
+    assert "nothing to do: 20 cells are there" in again.out
+    assert read_json(shell.folder / "runs/advise-pendulum-medium/advice.json") == kept
+
+
+def test_advice_without_a_policy_says_so_before_anything_is_trained(smoke, shell, monkeypatch):
+    monkeypatch.setenv("SYNTHPIPE_DATA", str(smoke.folder / "data"))
+    found = shell("advise", "toy-linear-gaussian/random", "--rows", "4000")
+    assert found.code == 2
+    assert "no policy" in found.error()["what"]
+    assert "synthpipe evaluate" in found.error()["fix"]
+    assert not (shell.folder / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "what"),
     [

@@ -158,7 +158,7 @@ def test_agents_are_trained_as_they_are_asked_for(here, monkeypatch):
         write_json(run.folder("evaluation") / "stage.json", {"key": "k", "digest": digest, **record})
         return run.folder("evaluation") / "results.json"
 
-    monkeypatch.setattr(tasks.utility, "evaluate", judged)
+    monkeypatch.setattr(tasks.evaluating, "evaluate", judged)
     monkeypatch.setattr(stages, "report", lambda run: run.directory / "report.html")
     state = evaluate.evaluate(
         Path("runs/a"), ["iql"], ["evaluation.seeds=7"], scheduler="tcp://host:8786", return_state=True

@@ -63,12 +63,30 @@ def trial(arm, values, error=0.5):
 
 def test_augment_only_when_both_looks_say_so():
     first = judged(*found(USUAL), TRAINING)
-    yes = concluded(first, trial("good", [0.1, 0.11, 0.09, 0.1, 0.1]), TRAINING, 9)
+    yes = concluded(first, [trial("good", [0.1, 0.11, 0.09, 0.1, 0.1])], CONFIG, TRAINING, 9)
     assert yes.augment
-    assert "Augment with good" in yes.sentences()[0]
-    no = concluded(first, trial("good", [0.1, -0.1, 0.1, -0.1, 0.0]), TRAINING, 9)
+    assert "Augment with good (50% of every batch)" in yes.sentences()[0]
+    assert yes.plain()["mixed"]["share"] == 0.5
+    assert yes.plain()["mixed"]["kind"] == "smote"
+    no = concluded(first, [trial("good", [0.1, -0.1, 0.1, -0.1, 0.0])], CONFIG, TRAINING, 9)
     assert not no.augment
-    assert "not beyond doubt on all" in no.sentences()[0]
+    assert no.arm is no.mixed is no.plain()["mixed"] is None
+    assert "good helped on 4,000 rows and not beyond doubt on all" in no.sentences()[0]
+
+
+def test_the_second_arm_that_helps_is_recommended_where_the_first_does_not_hold():
+    first = [trial("good", [0.3, 0.31, 0.29, 0.3, 0.3]), trial("bad", [0.2, 0.21, 0.19, 0.2, 0.2])]
+    looks = [trial("good", [0.1, -0.1, 0.1, -0.1, 0.0]), trial("bad", [0.05, 0.06, 0.04, 0.05, 0.05])]
+    advice = concluded(first, looks, CONFIG, TRAINING, 9)
+    assert advice.arm == "bad"
+    assert advice.mixed == CONFIG.arms["bad"]
+    text = " ".join(advice.sentences())
+    assert "good on all rows, over trainings: error of values lower by 0.000" in text
+    low = [found.difference.low for found in (first[1], looks[1])]
+    risk = (
+        f"Risk: on a quarter of the rows the gain may be as small as {low[0]:.3f} of a deviation; on all rows the gain"
+    )
+    assert f"{risk} may be as small as {low[1]:.3f} of a deviation." in text, "of what is recommended, not of another"
 
 
 def diverging(draws, errors=USUAL, arm="real", size=4000):
@@ -87,14 +105,14 @@ def test_an_arm_that_never_diverged_helps_where_real_rows_did():
     assert helps(good)
     assert not helps(bad)
     assert good.arm == "good"
-    text = " ".join(concluded((good, bad), good, TRAINING, 9).sentences())
+    text = " ".join(concluded((good, bad), (good,), CONFIG, TRAINING, 9).sentences())
     assert "these diverged in 2 draws" in text
-    assert "Risk: not known, for real rows alone diverged." in text
+    assert "Risk: on a quarter of the rows how much is not known, for real rows alone diverged" in text
     assert not helps(judged(*diverging({0}, arm="good"), TRAINING)[0])
 
 
 def test_an_arm_that_diverged_is_the_risk():
-    text = " ".join(concluded(judged(*diverging({0}, arm="bad"), TRAINING), None, TRAINING, 9).sentences())
+    text = " ".join(concluded(judged(*diverging({0}, arm="bad"), TRAINING), (), CONFIG, TRAINING, 9).sentences())
     assert "Risk: bad diverged in 1 draw." in text
 
 
@@ -109,26 +127,26 @@ def test_values_that_are_no_better_than_their_mean_recommend_nothing():
     assert not helps(trial("good", helped, 1.1))
     first = judged(*found({key: error + 1 for key, error in USUAL.items()}), TRAINING)
     assert first[0].difference.verdict == "better"
-    assert "no better than their mean" in concluded(first, None, TRAINING, 9).sentences()[0]
+    assert "no better than their mean" in concluded(first, (), CONFIG, TRAINING, 9).sentences()[0]
 
 
 def test_few_held_out_lives_are_said():
     first = judged(*found(USUAL), TRAINING)
-    assert "the states of 2 episodes only" in " ".join(concluded(first, None, TRAINING, 2).sentences())
-    assert "only" not in " ".join(concluded(first, None, TRAINING, 5).sentences())
+    assert "the states of 2 episodes only" in " ".join(concluded(first, (), CONFIG, TRAINING, 2).sentences())
+    assert "only" not in " ".join(concluded(first, (), CONFIG, TRAINING, 5).sentences())
 
 
 def test_nothing_is_recommended_when_nothing_helps():
     first = judged(*found({**USUAL, (4000, "good"): 0.5}), TRAINING)
     assert not any(helps(one) for one in first)
-    advice = concluded(first, None, TRAINING, 9)
+    advice = concluded(first, (), CONFIG, TRAINING, 9)
     assert not advice.augment
     assert advice.arm is None
     text = " ".join(advice.sentences())
     assert "Do not augment" in text
     assert "Not measured: returns" in text
     assert "Risk: bad may cost up to 0.0" in text
-    assert advice.plain()["confirmed"] is None
+    assert advice.plain()["confirmed"] == []
 
 
 def test_a_diverged_probe_is_left_out():

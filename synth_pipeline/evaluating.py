@@ -7,35 +7,18 @@ found is `evaluation/results.json`, with pictures beside it; cells that are ther
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from synth_pipeline import envs, sources
 from synth_pipeline.agents import AGENTS
 from synth_pipeline.config import content_hash
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.data.split import SplitData, split_dataset
+from synth_pipeline.data.split import split_dataset
 from synth_pipeline.errors import ConfigError, unknown_name
-from synth_pipeline.evaluation.advice import (
-    HELD_OUT,
-    Advice,
-    AdviceConfig,
-    Trial,
-    concluded,
-    confirmation,
-    error_of,
-    helps,
-    judged,
-    trials,
-    tried,
-)
 from synth_pipeline.evaluation.cells import source_of
 from synth_pipeline.evaluation.pictures import pictures
-from synth_pipeline.evaluation.statistics import paired_difference
 from synth_pipeline.evaluation.study import STORE, StudyConfig
-from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, scale_of, sentence, table
-from synth_pipeline.evaluation.value_probe import LEAST_STATES
+from synth_pipeline.evaluation.tables import lines, scale_of, sentence, table
 from synth_pipeline.run_config import RunConfig, store_url
 from synth_pipeline.runs import Run, write_json
 from synth_pipeline.scale import generation
@@ -46,7 +29,7 @@ from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import console, counted, duration, say
 from synth_pipeline.validation.picture_files import Picture, write_pictures
 
-RESULTS, ADVICE, PICTURES = "results.json", "advice.json", "pictures"
+RESULTS, PICTURES = "results.json", "pictures"
 MIXED = "mixed"  # the arm with the rows of the run
 
 
@@ -160,7 +143,7 @@ def measured(
     Raises:
         ConfigError: When agents cannot be judged, because no environment of the dataset is known.
     """
-    spec = _acted_in(source_of(study).load()).spec
+    spec = acted_in(source_of(study).load()).spec
     assert spec.environment is not None
     results = run_study(study, folder, workers=workers, yes=yes)
     scale = scale_of(spec.environment, spec.horizon or 0)
@@ -175,85 +158,13 @@ def measured(
     return found, pictures(study, results, rows, scale)
 
 
-def advise(
-    dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, workers: int | str = 1, yes: bool = False
-) -> Advice:
-    """Ask the value probe whether to augment a dataset, with what, and at which ratio; writes `advice.json`.
-
-    Args:
-        dataset: Catalog id, Minari id, or file; its environment must be known.
-        rows: Size of a collected dataset; None: the recipe's.
-        config: What is tried.
-        folder: Where rows, states and results lie.
-        workers: Processes of one thread each, or a Dask scheduler.
-        yes: Go ahead even when it takes more than an hour.
-
-    Raises:
-        ConfigError: When the environment is not known, or there are too few rows.
-    """
-    split = split_for_advice(dataset, rows)
-    config, training = probed_in(split, config), len(split.train)
-    study = trials(dataset, rows, training, config)
-    results = run_study(study, folder, workers=workers, yes=yes, only=partial(tried, study))
-    for line in lines(table(study, results, None), scored=True):
-        console.print(line, markup=False)
-    say("", "score: minus the error of the values of a fixed policy, in standard deviations of the true ones")
-    found = judged(study, results, training)
-    confirmed = None
-    if helps(found[0]):
-        again = confirmation(dataset, rows, found[0].arm, config)
-        results = run_study(again, folder, workers=workers, yes=yes)
-        ours, real = (outcomes(results, None, arm=arm) for arm in (found[0].arm, BASELINE))
-        confirmed = Trial(found[0].arm, paired_difference({"": ours}, {"": real}), error_of(ours))
-    advice = concluded(found, confirmed, training, held_out_episodes(split))
-    write_json(folder / ADVICE, advice.plain())
-    for label, text in zip(("advice", *[""] * 9), advice.sentences(), strict=False):
-        say(label, text)
-    return advice
-
-
-def split_for_advice(dataset: str, rows: int | None) -> SplitData:
-    """The data of `advise`, and the episodes in whose states values are judged.
-
-    Raises:
-        ConfigError: When the environment is not known.
-    """
-    return split_dataset(_acted_in(sources.resolve(dataset, rows=rows).load()), held_out=HELD_OUT)
-
-
-def probed_in(split: SplitData, config: AdviceConfig) -> AdviceConfig:
-    """As many states as the held-out episodes have, where these are fewer than asked for.
-
-    Raises:
-        ConfigError: When they are too few to judge values in.
-    """
-    spec, unseen = split.train.spec, split.held_out
-    there = 0
-    if unseen is not None:
-        there = int(envs.make(str(spec.environment)).resettable(unseen.transitions()["observations"]).sum())
-    if there < LEAST_STATES:
-        raise ConfigError(
-            "too few held-out states to judge values in",
-            found=f"{there:,} that the simulator can be reset to",
-            accepted=f"at least {LEAST_STATES:,} in a fifth of the episodes",
-            fix="collect more: at this size every real row counts",
-        )
-    return config.replace(states=min(config.states, there))
-
-
-def held_out_episodes(split: SplitData) -> int:
-    """How many there are."""
-    unseen = split.held_out
-    return 0 if unseen is None or unseen.episodes is None else len(unseen.episodes)
-
-
 def planned(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted = lambda cell: True) -> str:
     """The bill in words.
 
     Raises:
         ConfigError: When agents cannot be judged, because no environment of the dataset is known.
     """
-    _acted_in(source_of(study).load())
+    acted_in(source_of(study).load())
     found: Bill = bill(study, folder, workers=workers, only=only)
     left, every = found.cells
     arms = ", ".join(f"{count} x {name}" for name, count in found.arms.items())
@@ -266,7 +177,7 @@ def default_folder(dataset: str, verb: str = "evaluate") -> Path:
     return Path("runs") / f"{verb}-{Path(dataset).stem if '.' in dataset else dataset.replace('/', '-')}"
 
 
-def _acted_in(data: Dataset) -> Dataset:
+def acted_in(data: Dataset) -> Dataset:
     """The data, if their environment can be acted in."""
     if data.spec.environment is None:
         raise ConfigError(

@@ -1,0 +1,129 @@
+"""The verb `advise`: should a dataset be augmented, with what, at which ratio? The questions of `evaluation.advice`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from synth_pipeline import envs, sources
+from synth_pipeline.data.split import SplitData, split_dataset
+from synth_pipeline.errors import ConfigError
+from synth_pipeline.evaluating import acted_in, planned
+from synth_pipeline.evaluation.advice import (
+    HELD_OUT,
+    Advice,
+    AdviceConfig,
+    Trial,
+    concluded,
+    confirmation,
+    error_of,
+    helps,
+    judged,
+    trials,
+    tried,
+)
+from synth_pipeline.evaluation.monte_carlo import fixed_policy, usual_policy
+from synth_pipeline.evaluation.statistics import paired_difference
+from synth_pipeline.evaluation.study import Cell, StudyConfig
+from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, table
+from synth_pipeline.evaluation.value_probe import LEAST_STATES
+from synth_pipeline.runs import write_json
+from synth_pipeline.scale.studies import Results, run_study
+from synth_pipeline.tracking import console, say
+
+ADVICE = "advice.json"
+
+
+def advise(
+    dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, workers: int | str = 1, yes: bool = False
+) -> Advice:
+    """Ask the value probe whether to augment a dataset, with what, and at which ratio; writes `advice.json`.
+
+    Args:
+        dataset: Catalog id, Minari id, or file; its environment must be known.
+        rows: Size of a collected dataset; None: the recipe's.
+        config: What is tried.
+        folder: Where rows, states and results lie.
+        workers: Processes of one thread each, or a Dask scheduler.
+        yes: Go ahead even when it takes more than an hour.
+
+    Raises:
+        ConfigError: When the environment is not known, or there are too few rows.
+        UnknownNameError: When no policy is shipped that values could be asked of.
+    """
+    split = split_for_advice(dataset, rows)
+    config, training = probed_in(split, config), len(split.train)
+    study = trials(dataset, rows, training, config)
+    results = run_study(study, folder, workers=workers, yes=yes, only=partial(tried, study))
+    _show(study, results)
+    found, confirmed = judged(study, results, training), []
+    for arm in (trial.arm for trial in found if helps(trial)):
+        again = confirmation(dataset, rows, arm, config)
+        confirmed.append(_confirmed(arm, run_study(again, folder, workers=workers, yes=yes)))
+        if helps(confirmed[-1]):
+            break
+    advice = concluded(found, confirmed, config, training, held_out_episodes(split))
+    write_json(folder / ADVICE, advice.plain())
+    for number, text in enumerate(advice.sentences()):
+        say("" if number else "advice", text)
+    return advice
+
+
+def plan(dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, workers: int | str = 1) -> str:
+    """The bill of the trials in words; what is tried again on all rows is known after them.
+
+    Raises:
+        ConfigError: As `advise`.
+        UnknownNameError: As `advise`.
+    """
+    split = split_for_advice(dataset, rows)
+    study = trials(dataset, rows, len(split.train), probed_in(split, config))
+    return planned(study, folder, workers=workers, only=partial(tried, study))
+
+
+def split_for_advice(dataset: str, rows: int | None) -> SplitData:
+    """The data of `advise`, and the episodes in whose states values are judged.
+
+    Raises:
+        ConfigError: When the environment is not known.
+    """
+    return split_dataset(acted_in(sources.resolve(dataset, rows=rows).load()), held_out=HELD_OUT)
+
+
+def probed_in(split: SplitData, config: AdviceConfig) -> AdviceConfig:
+    """A policy that is shipped, and as many states as the held-out episodes have, where these are fewer than asked for.
+
+    Raises:
+        ConfigError: When they are too few to judge values in.
+        UnknownNameError: When there is no such policy.
+    """
+    environment, unseen = envs.make(str(split.train.spec.environment)), split.held_out
+    policy = usual_policy(environment.spec.name) if config.policy is None else config.policy
+    fixed_policy(environment, policy)
+    there = 0 if unseen is None else int(environment.resettable(unseen.transitions()["observations"]).sum())
+    if there < LEAST_STATES:
+        raise ConfigError(
+            "too few held-out states to judge values in",
+            found=f"{there:,} that the simulator can be reset to",
+            accepted=f"at least {LEAST_STATES:,} in a fifth of the episodes",
+            fix="collect more: at this size every real row counts",
+        )
+    return config.replace(states=min(config.states, there), policy=policy)
+
+
+def held_out_episodes(split: SplitData) -> int:
+    """How many there are."""
+    unseen = split.held_out
+    return 0 if unseen is None or unseen.episodes is None else len(unseen.episodes)
+
+
+def _confirmed(arm: str, results: Mapping[Cell, Mapping[str, object]]) -> Trial:
+    ours, real = (outcomes(results, None, arm=name) for name in (arm, BASELINE))
+    return Trial(arm, paired_difference({"": ours}, {"": real}), error_of(ours))
+
+
+def _show(study: StudyConfig, results: Results) -> None:
+    for line in lines(table(study, results, None), scored=True):
+        console.print(line, markup=False)
+    say("", "score: minus the error of the values of a fixed policy, in standard deviations of the true ones")
