@@ -46,11 +46,12 @@ def commits(record: Path) -> dict[str, int]:
 
 def core_seconds(record: Path) -> float:
     """Of all cells on record, and of the rows made for them: once an arm and draw, so that of two arms which share a
-    generator both count it.
+    generator both count it. In cells of before 2026-11-29 judging is part of `seconds`.
     """
     bodies = list(lines_of(record).values())
     arms = {tuple(body["cell"][name] for name in ("size", "draw", "arm")): body["arm_seconds"] for body in bodies}
-    return float(sum(body["seconds"] for body in bodies) + sum(arms.values()))
+    spent = sum(max(body["seconds"], body.get("process_seconds", 0.0)) for body in bodies)
+    return float(spent + sum(arms.values()))
 
 
 def lines_of(record: Path) -> dict[str, dict[str, Any]]:

@@ -31,6 +31,7 @@ from synth_pipeline.validation.picture_files import Picture, write_pictures
 
 RESULTS, PICTURES = "results.json", "pictures"
 MIXED = "mixed"  # the arm with the rows of the run
+REGULARISED, WEIGHT_DECAY = "regularised", 0.1  # real rows alone: does a regulariser do what further rows do?
 
 
 def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
@@ -39,14 +40,12 @@ def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
     Raises:
         StoreError: When nothing was generated, or not to the end.
         UnknownNameError: For an unknown agent.
-        ConfigError: For an agent that cannot learn from single rows, and a control that a run cannot have.
+        ConfigError: For an agent that learns from whole episodes, and a control that a run cannot have.
     """
     settings = config.evaluation
     for kind in (str(given.get("kind", name)) for name, given in settings.agents.items()):
         if kind not in AGENTS.names():
             raise unknown_name("agent", kind, AGENTS.names())
-        if run is not None and AGENTS.load(kind).needs_episodes:
-            raise _needs_episodes(kind)
     arms: dict[str, Any] = {"real": {}}
     if run is not None:
         target, url = filled_store(run, config), store_url(run, config)
@@ -68,16 +67,10 @@ def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
     )
 
 
-def _needs_episodes(kind: str) -> ConfigError:
-    return ConfigError(
-        f"'{kind}' learns from whole episodes, and the rows of a run are single steps",
-        accepted="agents that learn from rows: td3_bc, iql, ...",
-        fix=f"leave it out, or train it on the real data alone: synthpipe evaluate --dataset ID --agents {kind}",
-    )
-
-
 def _control(name: str, url: str, config: RunConfig, mixing: Mapping[str, Any]) -> dict[str, Any]:
     """An arm beside the rows of a run."""
+    if name == REGULARISED:
+        return {"agent": {"weight_decay": WEIGHT_DECAY}}
     if name == "relabelled":
         return {**mixing, "kind": name, "store": url}
     if name != "fresh":

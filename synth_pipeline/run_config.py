@@ -87,7 +87,7 @@ class EvaluationSettings(Config):
     share: float = Setting(0.5, gt=0, le=1, description="share of every batch that is synthetic")
     use_in: Literal["both", "critic", "actor"] = Setting("both", description="who learns from synthetic rows")
     controls: tuple[str, ...] = Setting(
-        (), description="further arms: smote, noise, learned, relabelled, duplicate, top, fresh"
+        (), description="further arms: smote, noise, learned, relabelled, duplicate, top, fresh, regularised"
     )
     episodes: int = Setting(10, ge=1, description="episodes of an evaluation")
     evaluations: int = Setting(5, ge=1, description="last evaluations that a score is the mean of")

@@ -85,6 +85,10 @@ class Agent(Learner):
     def step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One gradient step; adds 1 to `steps`."""
 
+    def invented_return(self) -> float:
+        """Size of a return that the method adds to those of the data, in scaled rewards: what halting costs, say."""
+        return 0.0
+
     @abstractmethod
     def policy(self, observations: Tensor) -> Tensor:
         """How the agent acts when it is judged: `[b, o]` in model units -> `[b, a]` in [-1, 1]."""
@@ -100,7 +104,7 @@ class Agent(Learner):
         c = self.config
         scaled = on_locomotion(data.real.spec) if c.scale_rewards == "locomotion" else c.scale_rewards
         self.scaling = Scaling.fit(data.real, normalize_observations=c.normalize_observations, scale_rewards=scaled)
-        self.seed, self.steps, self._digest = seed, 0, data.digest()
+        self.seed, self.steps, self.seconds, self._digest = seed, 0, 0.0, data.digest()
         self.rng = torch.Generator(self.device).manual_seed(integer_seed(seed, Stage.TRAIN, 20))
         self.replay = self.make_replay(data)
         self._build(torch.Generator().manual_seed(integer_seed(seed, Stage.TRAIN, 21)))

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from synth_pipeline.agents.base import Agent, AgentConfig
-from synth_pipeline.agents.replay import WEIGHT, Mixture, cumulative_weights, synthetic_rows
+from synth_pipeline.agents.replay import Mixture, RowSampler, synthetic_rows, weights_of
 from synth_pipeline.agents.scaling import Scaling, complete
 from synth_pipeline.data.containers import Episodes
 from synth_pipeline.data.fields import Array
@@ -115,15 +115,11 @@ class WindowTable:
         lasts = np.repeat(episodes.starts[1:] - 1, episodes.lengths)
         self._places = torch.from_numpy(np.stack([episodes.steps, lasts], axis=1)).to(device)
         self._offsets = torch.arange(context, device=device)
-        self._cumulative = cumulative_weights(episodes[WEIGHT]).to(device) if WEIGHT in episodes else None
+        self._sampler = RowSampler(len(self._table), weights_of(episodes), device)
 
     def draw(self, count: int, rng: torch.Generator) -> Windows:
         """Windows that begin at rows drawn with replacement: episodes in proportion to their length, then uniformly."""
-        device = self._table.device
-        if self._cumulative is None:
-            return self.at(torch.randint(len(self._table), (count,), generator=rng, device=device))
-        level = torch.rand(count, generator=rng, device=device, dtype=torch.float64)
-        return self.at(torch.searchsorted(self._cumulative, level * self._cumulative[-1], right=True))
+        return self.at(self._sampler.draw(count, rng))
 
     def at(self, first: Tensor) -> Windows:
         """The windows that begin at the rows `first [b]`."""

@@ -96,6 +96,11 @@ class Outcome:
     unknown: Tensor
 
 
+def halt_return(config: MOReLConfig, worst: float) -> float:
+    """What an episode that halts is worth: `halt_offset` below the smallest reward of the data, for ever."""
+    return (worst - config.halt_offset) / (1 - config.discount)
+
+
 class Pessimistic:
     """The learned dynamics, halting where they are not known.
 
@@ -117,7 +122,7 @@ class Pessimistic:
         device: torch.device,
     ) -> None:
         self.config, self.regressor, self._terminations, self._device = config, regressor, terminations, device
-        self.halt_return = (worst - config.halt_offset) / (1 - config.discount)
+        self.halt_return = halt_return(config, worst)
         arrays = regressor.arrays()
         self._out_shift, self._out_scale = (
             torch.as_tensor(arrays[f"outputs.{name}"]).float().to(device) for name in ("shift", "scale")
@@ -244,8 +249,13 @@ class Imagination:
         )
 
     def _halting(self, regressor: Regressor) -> Pessimistic:
-        worst = float(self._given.all_real().rewards.min())  # synthetic rewards may lie anywhere
-        return Pessimistic(self.config, regressor, worst=worst, terminations=self._terminations, device=self._device)
+        given = {"terminations": self._terminations, "device": self._device}
+        return Pessimistic(self.config, regressor, worst=self.worst, **given)
+
+    @property
+    def worst(self) -> float:
+        """Smallest reward of the real rows; those of synthetic ones may lie anywhere."""
+        return float(self._given.all_real().rewards.min())
 
     def tensors(self) -> dict[str, Tensor]:
         """Imagined rows and, once it is fitted, the model."""
@@ -287,6 +297,10 @@ class MOReL(SAC):
         ends = terminations_of(data.real.spec, self.scaling, c.terminations)
         return Imagination(given, known, c, policy=self._explore, terminations=ends, seed=self.seed)
 
+    def invented_return(self) -> float:
+        """That of HALT."""
+        return abs(halt_return(self.config, self.replay.worst))
+
     def build(self, generator: torch.Generator) -> None:
         """Policy, temperature, critics and their target network."""
         self.build_actor(generator)
@@ -301,8 +315,10 @@ class MOReL(SAC):
         c: MOReLConfig = self.config
         first = {"model": c.model.trainer.gradient_steps} if c.imagined_rows else {}
         phases = Phases({**first, "policy": c.gradient_steps}, report, own)
-        if first:
+        if first and self.replay.model is None:
+            begin = time.perf_counter()
             self.replay.learn_model(**phases.phase("model"))
+            self.seconds += time.perf_counter() - begin
         super().train(until, report=phases.phase("policy")["report"], checkpoint=checkpoint)
 
     def expected_seconds(self, data: Mixture, steps: int) -> float:

@@ -26,7 +26,7 @@ from synth_pipeline.errors import ConfigError, SourceError
 UseIn = Literal["both", "critic", "actor"]
 Followed = tuple[Array, npt.NDArray[np.bool_]]  # next actions, and where they are known
 NEEDED = ("observations", "actions", "rewards", "next_observations", "terminations")
-WEIGHT = "weight"  # column of synthetic rows: they are drawn in proportion to it
+WEIGHT = "weight"  # column of rows that are drawn in proportion to it
 FOLLOWED = ("next_actions", "continued")  # columns of rows of episodes: what was done next, and where that is known
 
 
@@ -36,8 +36,9 @@ class Mixture:
 
     Attributes:
         real: Training data; scales are fitted on it alone, so that arms of a comparison share them.
-        synthetic: Further rows; a column `weight` says in which proportion they are drawn, the columns `next_actions`
-            and `continued` what was done next, and where that is known; without these it is known nowhere.
+        synthetic: Further rows; the columns `next_actions` and `continued` say what was done next, and where that is
+            known; without these it is known nowhere. A column `weight`, here as in `real`, says in which proportion
+            rows are drawn.
         share: Share of every batch that is synthetic, in [0, 1]; 1: the real rows only give the scales.
         use_in: Who learns from the synthetic rows.
         synthetic_episodes: The synthetic rows as episodes, for agents that learn from sequences; given alone, its rows
@@ -83,7 +84,9 @@ class Mixture:
     def digest(self) -> str:
         """Hash of every number that an agent can learn from."""
         found = hashlib.sha256(f"{self.share}{self.use_in}".encode())
-        found.update(canonical(self.real.spec.field("actions")))  # its bounds are the scale of the actions
+        spec = self.real.spec
+        found.update(canonical(spec.field("actions")))  # its bounds are the scale of the actions
+        found.update(canonical([spec.environment, spec.horizon]))  # scaled rewards, and which episodes are complete
         for rows in (self.real.transitions(), self.synthetic):
             for name, column in sorted(rows.columns.items()) if rows is not None else []:
                 found.update(name.encode())
@@ -128,11 +131,35 @@ class Batch:
     actor: Rows
 
 
+class RowSampler:
+    """Which rows of a table are drawn: with replacement, uniformly or in proportion to weights.
+
+    Args:
+        size: Rows of the table.
+        weights: `[size]`, at least 0; None: uniformly.
+        device: Where the table lives.
+
+    Raises:
+        SourceError: When weights are negative or all zero.
+    """
+
+    def __init__(self, size: int, weights: Array | None, device: torch.device) -> None:
+        self._size, self._device = size, device
+        self._cumulative = None if weights is None else cumulative_weights(weights).to(device)
+
+    def draw(self, count: int, rng: torch.Generator) -> Tensor:
+        """Indices `[count]`."""
+        if self._cumulative is None:
+            return torch.randint(self._size, (count,), generator=rng, device=self._device)
+        level = torch.rand(count, generator=rng, device=self._device, dtype=torch.float64)
+        return torch.searchsorted(self._cumulative, level * self._cumulative[-1], right=True)
+
+
 class Replay:
     """Packed tables on the device.
 
     Args:
-        mixture: Real and synthetic rows.
+        mixture: Real and synthetic rows; either may have a column `weight`.
         scaling: Fitted on the real ones.
         batch_size: Rows of a batch.
         discount: gamma.
@@ -160,23 +187,24 @@ class Replay:
         synthetic = mixture.synthetic if mixture.share > 0 else None
         self._synthetic = 0 if synthetic is None else synthetic_rows(mixture.share, batch_size)
         self._real = batch_size - self._synthetic
-        self._use_in, self._device = mixture.use_in, device
+        self._use_in = mixture.use_in
         followed: Followed | None = next_actions(mixture.real) if policy is None else policy_actions(policy, real)
         self._table = torch.from_numpy(_packed(real, scaling, discount, followed)).to(device)
+        self._of_real = RowSampler(len(real), weights_of(real), device)
         if synthetic is not None:
             followed = given_next_actions(synthetic) if policy is None else policy_actions(policy, synthetic)
             self._made = torch.from_numpy(_packed(synthetic, scaling, discount, followed)).to(device)
-            self._cumulative = None if WEIGHT not in synthetic else cumulative_weights(synthetic[WEIGHT]).to(device)
+            self._of_made = RowSampler(len(synthetic), weights_of(synthetic), device)
 
     def draw(self, rng: torch.Generator) -> Batch:
-        """Real rows uniformly, synthetic ones uniformly or by weight, both with replacement."""
+        """Real rows, and synthetic ones behind them, as `RowSampler` draws them."""
         apart = self._synthetic > 0 and self._use_in != "both"
         real = self._real + (self._synthetic if apart else 0)  # the side without synthetic rows gets real ones for them
-        slab = self._table.index_select(0, self._uniform(self._table, real, rng))
+        slab = self._table.index_select(0, self._of_real.draw(real, rng))
         if not self._synthetic:
             rows = self._rows(slab)
             return Batch(rows, rows)
-        made = self._made.index_select(0, self._chosen(rng))
+        made = self._made.index_select(0, self._of_made.draw(self._synthetic, rng))
         mixed = self._rows(torch.cat([slab[: self._real], made]))
         if not apart:
             return Batch(mixed, mixed)
@@ -190,15 +218,6 @@ class Replay:
         """Every row that batches are drawn from, real ones first, in the order of the data."""
         real = [self._table] if self._real else []
         return self._rows(torch.cat([*real, self._made] if self._synthetic else real))
-
-    def _chosen(self, rng: torch.Generator) -> Tensor:
-        if self._cumulative is None:
-            return self._uniform(self._made, self._synthetic, rng)
-        level = torch.rand(self._synthetic, generator=rng, device=self._device, dtype=torch.float64)
-        return torch.searchsorted(self._cumulative, level * self._cumulative[-1], right=True)
-
-    def _uniform(self, table: Tensor, count: int, rng: torch.Generator) -> Tensor:
-        return torch.randint(len(table), (count,), generator=rng, device=self._device)
 
     def _rows(self, slab: Tensor) -> Rows:
         o, a = self._sizes
@@ -299,6 +318,11 @@ def cumulative_weights(weights: Array) -> Tensor:
     if not np.isfinite(found).all() or (found < 0).any() or not found.any():
         raise SourceError("weights of rows must be numbers of at least 0, and not all 0", found=f"{found.min():g} ...")
     return torch.from_numpy(np.cumsum(found))
+
+
+def weights_of(columns: Transitions | Episodes) -> Array | None:
+    """`[n]`, in which proportion rows are drawn; None: they do not say it."""
+    return columns[WEIGHT] if WEIGHT in columns else None  # noqa: SIM401  columns have no `get`
 
 
 def columns_of(rows: Transitions) -> Transitions:

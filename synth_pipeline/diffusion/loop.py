@@ -34,11 +34,13 @@ class Learner(ABC):
 
     Attributes:
         steps: Gradient steps taken.
+        seconds: What they took, all processes that went on from a checkpoint together.
         rng: All of its randomness.
         device: Where it lives.
     """
 
     steps: int = 0
+    seconds: float = 0.0
     rng: torch.Generator
     device: torch.device
 
@@ -87,14 +89,17 @@ class Learner(ABC):
         """
         if checkpoint is not None and checkpoint.exists():
             self.restore(checkpoint)
-        saved = time.monotonic()
+        saved = begin = time.monotonic()
+        before = self.seconds
         while self.steps < until:
             values = self.step(draw(self.rng))
             if self.steps % log_every == 0 or self.steps == total:
                 found = self._finite(values)
                 if report is not None:
                     report(self.steps, total, found)
-            due = self.steps == until or time.monotonic() - saved > checkpoint_seconds
+            now = time.monotonic()
+            self.seconds = before + now - begin
+            due = self.steps == until or now - saved > checkpoint_seconds
             if checkpoint is not None and due:
                 self._finite(values)  # or a training that diverged would go on from there
                 self.save(checkpoint)
@@ -115,7 +120,7 @@ class Learner(ABC):
         from safetensors.torch import save as to_bytes
 
         tensors = {**self.tensors(), "rng": self.rng.get_state()}
-        header = {"steps": str(self.steps), "identity": self.identity}
+        header = {"steps": str(self.steps), "seconds": str(self.seconds), "identity": self.identity}
         write_bytes(path, to_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=header))
 
     def restore(self, path: Path) -> None:
@@ -144,7 +149,7 @@ class Learner(ABC):
             return
         self.rng.set_state(tensors.pop("rng").cpu())
         self.load(tensors)
-        self.steps = int(header["steps"])
+        self.steps, self.seconds = int(header["steps"]), float(header["seconds"])
 
 
 @dataclass

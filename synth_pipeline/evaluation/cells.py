@@ -6,6 +6,7 @@ files under that key, so a study that is killed, extended or run on several proc
 
 from __future__ import annotations
 
+import glob
 import io
 import time
 from collections.abc import Mapping
@@ -193,8 +194,9 @@ def run_cell(task: Task) -> dict[str, Any]:
 
     Returns:
         `cell`, `settings`, `evaluations` (step, whether it counts, returns, lengths) or `values` (agreement with the
-        truth), `diverged` (None, or step and reason), `seconds`; `mixed_rows` and `arm_seconds`: what is mixed in, and
-        how long making it took.
+        truth), `diverged` (None, or step and reason); `seconds` of the training; `process_seconds`, all that the
+        process which finished it took, judging too; `mixed_rows` and `arm_seconds`: what is mixed in, and how long
+        making it took.
     """
     path = task.result_file
     if path.exists():
@@ -208,13 +210,14 @@ def run_cell(task: Task) -> dict[str, Any]:
         "settings": {"kind": task.settings["kind"], **task.study.numbers(task.cell.agent, task.cell.arm).plain()},
         **found,
         "diverged": None if diverged is None else {"step": diverged.step, "reason": diverged.reason},
-        "seconds": round(time.perf_counter() - begin, 2),
+        "process_seconds": round(time.perf_counter() - begin, 2),
         "mixed_rows": mixed,
         "arm_seconds": round(took, 2),
     }
     write_json(path, body)
-    for leftover in (state, state.with_suffix(".partial.json")):
-        leftover.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f"{glob.escape(path.stem)}*"):  # the agent's state, and that of its parts
+        if leftover != path:
+            leftover.unlink()
     return body
 
 
@@ -226,7 +229,8 @@ def agent_seed(study: StudyConfig, cell: Cell) -> int:
 def _trained(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
     values = task.study.outcome == "values"
     if lost := lost_arm(task):
-        return {"values": None} if values else {"evaluations": []}, Diverged(0, f"no rows to mix in: {lost['reason']}")
+        none: dict[str, Any] = {"values": None} if values else {"evaluations": []}
+        return {**none, "seconds": 0.0}, Diverged(0, f"no rows to mix in: {lost['reason']}")
     return (_values if values else _returns)(task, state)
 
 
@@ -241,7 +245,7 @@ def _returns(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
     real, _ = drawn(task.study, task.cell)
     agent = build(task.settings).begin(_mixture(task, real), seed=agent_seed(task.study, task.cell))
     found, diverged = _judged(agent, real, task, state)
-    return {"evaluations": found}, diverged
+    return {"evaluations": found, "seconds": round(agent.seconds, 2)}, diverged
 
 
 def _values(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
@@ -252,8 +256,8 @@ def _values(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
     try:
         probe = probe_values(fqe, _mixture(task, real), truth, seed=seed, checkpoint=state)
     except TrainingDivergedError as error:
-        return {"values": None}, Diverged.by(error, fqe.steps)
-    return {"values": probe.plain()}, None
+        return {"values": None, "seconds": round(fqe.seconds, 2)}, Diverged.by(error, fqe.steps)
+    return {"values": probe.plain(), "seconds": round(fqe.seconds, 2)}, None
 
 
 def agent_of(task: Task, real: Dataset) -> Agent:

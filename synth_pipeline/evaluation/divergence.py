@@ -23,8 +23,8 @@ class Monitor:
     """Watches one agent.
 
     It has diverged when a weight, a value or an action is not finite, or when the mean of |Q| over real rows is beyond
-    what rewards could ever sum to: `factor` * max |r| / (1 - gamma), in the agent's own scale of rewards. Where all
-    rewards are 0, a reward of 1 stands for the largest.
+    what rewards could ever sum to: `factor` * max |r| / (1 - gamma), in the agent's own scale of rewards, or what the
+    method adds to them. Where all rewards are 0, a reward of 1 stands for the largest.
 
     Args:
         agent: After `begin`.
@@ -41,7 +41,8 @@ class Monitor:
         self._observations = torch.from_numpy(scaling.observations(some["observations"])).to(device)
         self._actions = torch.from_numpy(scaling.actions(some["actions"])).to(device)
         largest = float(np.abs(scaling.rewards(rows["rewards"])).max()) or 1.0
-        self.limit = factor * largest * effective_horizon(agent.config.discount, data)
+        summed = largest * effective_horizon(agent.config.discount, data)
+        self.limit = factor * max(summed, agent.invented_return())
 
     def check(self) -> Diverged | None:
         """What is wrong now, or None."""

@@ -15,7 +15,7 @@ from synth_pipeline.agents.replay import UseIn
 from synth_pipeline.config import Config, content_hash
 from synth_pipeline.data.split import HELD_OUT, HeldOut
 from synth_pipeline.dynamics.regressor import RegressorConfig
-from synth_pipeline.errors import unknown_name
+from synth_pipeline.errors import ConfigError, unknown_name
 from synth_pipeline.evaluation.arms import ARMS
 from synth_pipeline.evaluation.value_probe import FQE, ProbeConfig
 from synth_pipeline.generators import GENERATORS
@@ -82,6 +82,20 @@ class StudyConfig(Config):
     evaluations: int = Setting(5, ge=1, description="last evaluations that the final score is the mean of")
     spacing: float = Setting(0.02, gt=0, le=1, description="steps between them, as a share of the training")
     watched: int = Setting(4, ge=0, description="evaluations before these, for the learning curve alone")
+
+    @model_validator(mode="after")
+    def _rows_can_be_learned_from(self) -> StudyConfig:
+        mixed = [name for name, arm in self.arms.items() if arm.kind != "real"]
+        kinds = {str(given.get("kind", name)) for name, given in self.agents.items()} if mixed else set()
+        for kind in sorted(kinds & set(AGENTS.names())):
+            if self.outcome == "returns" and AGENTS.load(kind).needs_episodes:
+                raise ConfigError(
+                    f"'{kind}' learns from whole episodes, and what is mixed in are single steps",
+                    found=f"the arms {', '.join(mixed)}",
+                    accepted="agents that learn from rows: td3_bc, iql, ...",
+                    fix=f"leave it out, or on real data alone: synthpipe evaluate --dataset ID --agents {kind}",
+                )
+        return self
 
     def agent(self, name: str, arm: str) -> dict[str, Any]:
         """Kind and settings of an agent in an arm, as they were given."""

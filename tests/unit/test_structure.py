@@ -4,9 +4,13 @@ import ast
 import statistics
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from synth_pipeline.agents import AGENTS
+from synth_pipeline.generators import GENERATORS
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "synth_pipeline").rglob("*.py"))
@@ -125,6 +129,12 @@ def loaded_by(statement, modules):
     code = f"import sys\n{statement}\nprint(*[m for m in {modules!r} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return run.stdout.split()
+
+
+def test_every_method_is_in_the_contract_that_keeps_methods_apart():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (kept,) = (set(contract["modules"]) for contract in contracts if contract["type"] == "independence")
+    assert kept == {family.load(name).__module__ for family in (AGENTS, GENERATORS) for name in family.names()}
 
 
 def test_the_package_itself_is_light():

@@ -72,6 +72,14 @@ def test_rows_are_drawn_in_proportion_to_their_weights():
     assert counts[3] / 4000 == pytest.approx(0.75, abs=0.03)
 
 
+def test_real_rows_are_drawn_in_proportion_to_their_weights_too():
+    kept = ROWS.take(np.arange(4)).with_columns(weight=np.array([0.0, 1.0, 0.0, 3.0]))
+    batch = replay(Mixture(Dataset(SPEC, rows=kept)), batch_size=4_000).draw(rng()).critic
+    counts = [int((batch.rewards == float(reward)).sum()) for reward in np.asarray(kept["rewards"], np.float32)]
+    assert counts[0] == counts[2] == 0
+    assert counts[3] / counts[1] == pytest.approx(3, rel=0.15)
+
+
 def test_the_lowest_level_does_not_draw_a_row_of_weight_zero(monkeypatch):
     made = ROWS.take(np.arange(3)).with_columns(weight=np.array([0.0, 1.0, 2.0]))
     table = replay(Mixture(DATA, made, share=1.0))
@@ -134,6 +142,8 @@ def test_every_number_that_can_be_learned_from_is_in_the_digest():
         Mixture(DATA, ROWS.with_columns(rewards=ROWS["rewards"] + 1)),
         Mixture(DATA, ROWS.with_columns(weight=np.arange(len(ROWS)))),
         Mixture(replace(DATA, spec=SPEC.replace(fields=(SPEC.fields[0], wider(), *SPEC.fields[2:])))),
+        Mixture(replace(DATA, spec=SPEC.replace(horizon=7))),  # which episodes are complete, and so scaled rewards
+        Mixture(replace(DATA, spec=SPEC.replace(environment="hopper"))),  # whether they are scaled at all
     ]
     assert len({mixture.digest() for mixture in mixtures}) == len(mixtures)
     assert Mixture(DATA).digest() == Mixture(toy_dataset()).digest()

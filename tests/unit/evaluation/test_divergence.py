@@ -47,6 +47,16 @@ def test_the_limit_is_ten_times_what_rewards_can_sum_to():
     assert effective_horizon(1.0, Dataset(SPEC, rows=data().transitions())) == 63
 
 
+def test_what_halting_costs_is_no_divergence():
+    """With tiny rewards the return of HALT is far beyond what these could sum to."""
+    agent, monitor = watched("morel", rewards=0.01, discount=0.9, model_share=0.0, terminations="never")
+    assert agent.invented_return() == pytest.approx((1 - 0.01) / 0.1, rel=1e-5)
+    assert monitor.limit == pytest.approx(10 * agent.invented_return())
+    assert watched("morel", rewards=-50.0, discount=0.9, model_share=0.0, terminations="never")[
+        1
+    ].limit == pytest.approx(10 * 51 / 0.1)
+
+
 def test_the_limit_is_in_the_scale_that_the_agent_learns_in():
     agent, monitor = watched("iql", scale_rewards=True, discount=0.9)
     largest = np.abs(data().transitions()["rewards"]).max()

@@ -101,6 +101,12 @@ def test_the_real_arm_does_not_depend_on_what_others_mix_in():
     assert agent_seed(study(), cell) == agent_seed(other, cell._replace(arm="smote")), "arms of a pair share their seed"
 
 
+def test_an_agent_of_episodes_is_refused_where_rows_are_mixed_in_and_not_alone():
+    with pytest.raises(ConfigError, match="decision_transformer"):
+        study(agents={"bc": {}, "sequences": {"kind": "decision_transformer"}})
+    assert study(agents={"decision_transformer": {}}, arms={"real": {}}).seeds == 2
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises((UnknownNameError, ConfigError), match="smote"):
         study(arms={"x": {"kind": "smotte"}})

@@ -1,9 +1,11 @@
 """Cells of a study: they resume and never run twice, and share the rows that were made for them."""
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from small_studies import PLAIN, QUICK, study
 from worlds import roll
 
@@ -74,6 +76,37 @@ def test_a_killed_cell_ends_as_if_nothing_had_happened(tmp_path, monkeypatch, st
     monkeypatch.setattr(BC, "step", lambda self, batch: (calls.append(self.steps), step(self, batch))[1])
     assert run_cell(task(tmp_path / "killed", often))["evaluations"] == unbroken
     assert calls == list(range(stop, 60)), "no step is taken twice"
+
+
+def test_the_time_of_a_training_outlives_the_process_that_spent_it(tmp_path, monkeypatch):
+    """It stands beside every score: what a killed process trained was paid for, and judging is not training."""
+    step = BC.step
+
+    def slow(self, batch):
+        time.sleep(0.01)
+        if self.steps == 40:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    often = study(agents={"bc": {**QUICK, "checkpoint_seconds": 1e-9}})
+    with monkeypatch.context() as patch:
+        patch.setattr(BC, "step", slow)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(task(tmp_path, often))
+    with safe_open(task(tmp_path, often).result_file.with_suffix(".safetensors"), framework="pt") as file:
+        spent = float(file.metadata()["seconds"])
+    monkeypatch.setattr(cells_module, "_evaluated", lambda *_: (time.sleep(0.3), {"returns": [1.0], "lengths": [1]})[1])
+    found = run_cell(task(tmp_path, often))
+    assert 0.4 < spent < found["seconds"] < spent + found["process_seconds"] - 0.6, "two evaluations are no training"
+
+
+def test_nothing_but_the_result_is_left_of_a_cell(tmp_path):
+    given = task(tmp_path)
+    stray = given.result_file.with_name(f"{given.result_file.stem}-of-a-part.safetensors")
+    stray.parent.mkdir(parents=True)
+    stray.touch()
+    run_cell(given)
+    assert list(given.result_file.parent.iterdir()) == [given.result_file]
 
 
 def test_a_diverged_cell_is_marked_and_not_averaged(tmp_path, monkeypatch):
