@@ -54,14 +54,16 @@ exact copies.
 
 **Added on the same day**, after a fourth review, before E4 and E2 at 100,000 rows began and before an outcome of E2 was
 looked at: *real again* in E4, so that an A/A arm stands beside it too, and *real, regularised* in E4 and E2, because in
-E1 weight decay was a stronger control than SMOTE (0.48 and none diverged, 0.55 and one). It is exploratory, stands
-beside the claims, and changes none. Secondary in all of E1 and E4 (`utility.why`): medians with a diverged run as the
-worst, and in how many draws an arm was better, because five differences of one sign have an interval off 0 whatever
-their size, and where errors have heavy tails 92 % does not hold. Draws 0 to 4 of E2 have the very fits of E1: values
-and returns confirm each other less than two studies would. With ten pairs, whose differences vary by four or five
-points, E2 will probably not show non-inferiority where nothing is lost, nor a lift below four points; as many runs
-that diverged on either side pass its rule, on whatever draws, and the interval is of the pairs that are left. SMOTE
-still draws its base rows with replacement, as any generator draws: an effective sample of 0.8 at 100,000 rows.
+E1 weight decay was a stronger control than SMOTE (0.48 and none diverged, 0.55 and one). In E4 it is exploratory.
+**Made stricter** the same evening, when four arms of E2 at 10,000 rows were there and this one was not: a lift must
+also beat real rows with weight decay, since the best control is meant and nobody knows which that is. Secondary in all
+of E1 and E4 (`utility.why`): medians with a diverged run as the worst, and in how many draws an arm was better, because
+five differences of one sign have an interval off 0 whatever their size, and where errors have heavy tails 92 % does not
+hold. Draws 0 to 4 of E2 have the very fits of E1: values and returns confirm each other less than two studies would.
+With ten pairs, whose differences vary by four or five points, E2 will probably not show non-inferiority where nothing
+is lost, nor a lift below four points; as many runs that diverged on either side pass its rule, on whatever draws, and
+the interval is of the pairs that are left. SMOTE still draws its base rows with replacement, as any generator draws: an
+effective sample of 0.8 at 100,000 rows.
 
 Cells lie in `runs/utility/`, finished ones on record in `results/cells/` with their commit; a killed program goes on
 where it was, with `--workers` processes of one thread.
@@ -93,6 +95,7 @@ FOLDER = Path("runs/utility")
 ROWS = 100_000
 POOLS = {"hopper/medium-replay": 1_000_000}
 POOL = 300_000  # of the others
+CONTROLS = {"SMOTE": "smote", "real rows with weight decay": "real, regularised"}  # of E2
 MARGIN = 2.0  # of a score from 0 to 100 that may be lost on full data
 NOTHING = -1e9  # a lower limit where nothing can be said
 SYNTHER = load_run_config("default").generator
@@ -209,14 +212,15 @@ def claims(config: StudyConfig, results: Results, scale: Any, seconds: float) ->
         ours, theirs = (outcomes(results, scale, size=size, arm=name) for name in ("synther", arm))
         return paired_difference({"hopper": ours}, {"hopper": theirs})
 
-    lift, lead, whole = against(small, BASELINE), against(small, "smote"), against(full, BASELINE)
-    details: dict[str, Any] = {"to real rows": lift.plain(), "to SMOTE": lead.plain(), "rows": small}
-    details["to real rows with weight decay, no part of the claim"] = against(small, "real, regularised").plain()
-    if min(lower(lift), lower(lead)) <= 0:
-        details["why"] = f"against real rows: {outcome(lift, 0)}; against SMOTE: {outcome(lead, 0)}"
-    unit = "points; lower limit of the difference to real rows, or to SMOTE where that is lower"
+    rivals = {"real rows": against(small, BASELINE), **{name: against(small, arm) for name, arm in CONTROLS.items()}}
+    lift, whole = min(map(lower, rivals.values())), against(full, BASELINE)
+    details: dict[str, Any] = {f"to {name}": difference.plain() for name, difference in rivals.items()}
+    details["rows"] = small
+    if lift <= 0:
+        details["why"] = "; ".join(f"against {name}: {outcome(difference, 0)}" for name, difference in rivals.items())
+    unit = "points; the lowest of the lower limits of the differences to real rows and to every control"
     given: dict[str, Any] = {"seconds": seconds, "folder": RESULTS}
-    record("utility.small_data_lift", min(lower(lift), lower(lead)), bar="> 0", unit=unit, details=details, **given)
+    record("utility.small_data_lift", lift, bar="> 0", unit=unit, details=details, **given)
     unit = f"points; lower limit of the difference to real rows, {full:,} of them"
     details = {"to real rows": whole.plain()}
     if lower(whole) <= -MARGIN:

@@ -249,8 +249,8 @@ class Imagination:
         )
 
     def _halting(self, regressor: Regressor) -> Pessimistic:
-        given = {"terminations": self._terminations, "device": self._device}
-        return Pessimistic(self.config, regressor, worst=self.worst, **given)
+        ends, device = self._terminations, self._device
+        return Pessimistic(self.config, regressor, worst=self.worst, terminations=ends, device=device)
 
     @property
     def worst(self) -> float:
