@@ -161,8 +161,9 @@ def planned(study: StudyConfig, folder: Path, *, workers: int | str, only: Wante
     found: Bill = bill(study, folder, workers=workers, only=only)
     left, every = found.cells
     arms = ", ".join(f"{count} x {name}" for name, count in found.arms.items())
-    beside = f"; rows to be made: {arms}" if arms else ""
-    return f"{left} of {counted(every, 'cell')} ({', '.join(study.agents)}), {duration(found.seconds)}{beside}"
+    beside = f"; rows to be made: {arms}, {duration(found.arm_seconds)}" if arms else ""
+    cells = f"{left} of {counted(every, 'cell')} ({', '.join(study.agents)})"
+    return f"{cells}, at most {duration(found.seconds)}{beside}"
 
 
 def default_folder(dataset: str, verb: str = "evaluate") -> Path:

@@ -258,9 +258,8 @@ def main() -> None:
                 stages.collect(config.dataset, rows=config.rows, workers=given.workers)
                 refresh(on_record(name, label), config, FOLDER)
                 left = bill(config, FOLDER, workers=given.workers)
-                print(
-                    f"{name} {label}: {left.cells[0]} of {left.cells[1]} cells, {duration(left.seconds)}; {left.arms}"
-                )
+                took = f"{duration(left.seconds)}; {left.arms}, {duration(left.arm_seconds)}"
+                print(f"{name} {label}: {left.cells[0]} of {left.cells[1]} cells, {took}")
         return
     measure(given.what, given.workers, given.size)
 

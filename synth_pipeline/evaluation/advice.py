@@ -166,7 +166,7 @@ class Advice:
     def plain(self) -> dict[str, Any]:
         """Plain JSON."""
         mixed = None if self.mixed is None else {**self.mixed.made_from(), "share": self.mixed.share}
-        facts = {"augment": self.augment, "arm": self.arm, "mixed": mixed}
+        facts: dict[str, Any] = {"augment": self.augment, "arm": self.arm, "mixed": mixed}
         facts |= {"training": self.training, "episodes": self.episodes}
         looks = {name: [_plain(trial) for trial in getattr(self, name)] for name in ("trials", "confirmed")}
         return {**facts, **looks, "sentences": self.sentences()}

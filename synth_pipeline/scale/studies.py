@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synth_pipeline.agents.replay import Mixture
 from synth_pipeline.errors import ConfigError
-from synth_pipeline.evaluation.cells import Task, agent_of, data_of, drawn, lost_arm, make_arm, run_cell
+from synth_pipeline.evaluation.cells import Task, data_of, lost_arm, make_arm, run_cell
+from synth_pipeline.evaluation.costs import arms_seconds, cell_seconds
 from synth_pipeline.evaluation.study import Cell, StudyConfig, cells
 from synth_pipeline.runs import read_json
 from synth_pipeline.scale.tasks import at_once, map_tasks
@@ -18,7 +18,6 @@ from synth_pipeline.sources.collect import data_folder
 from synth_pipeline.tracking import Progress, counted, duration, say
 
 HOUR_S = 3600.0
-TIMED = 30  # gradient steps that a rate is measured from
 Results = dict[Cell, dict[str, Any]]
 Wanted = Callable[[Cell], bool]
 
@@ -30,12 +29,14 @@ class Bill:
     Attributes:
         cells: Cells without a result, and in all.
         arms: Rows to be made: arm by arm, how often.
-        seconds: Of the cells' trainings alone, on the workers asked for; what generators take comes on top.
+        seconds: Of the cells' trainings and evaluations, on the workers asked for; at most, as episodes may end early.
+        arm_seconds: Of what is trained to make or label rows, on as many workers.
     """
 
     cells: tuple[int, int]
     arms: dict[str, int]
     seconds: float
+    arm_seconds: float
 
 
 def tasks_of(study: StudyConfig, folder: Path, only: Wanted = lambda cell: True) -> list[Task]:
@@ -50,7 +51,7 @@ def missing(tasks: Sequence[Task]) -> list[Task]:
 
 
 def bill(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted = lambda cell: True) -> Bill:
-    """What a study still takes; an agent's rate is that of its first steps, here and now."""
+    """What a study still takes, by the rates of first steps, here and now."""
     every = tasks_of(study, folder, only)
     left = missing(every)
     arms: dict[str, int] = {}
@@ -59,9 +60,10 @@ def bill(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted =
     took: dict[str, float] = {}
     for task in left:
         if task.cell.agent not in took:
-            took[task.cell.agent] = _seconds(task)
+            took[task.cell.agent] = cell_seconds(task)
+    hands = at_once(workers)
     seconds = sum(took[task.cell.agent] for task in left)
-    return Bill((len(left), len(every)), arms, seconds / at_once(workers))
+    return Bill((len(left), len(every)), arms, seconds / hands, arms_seconds(left) / hands)
 
 
 def run_study(
@@ -127,16 +129,11 @@ def _run(
             finished(task)
 
 
-def _seconds(task: Task) -> float:
-    """Of a whole training, from its first steps."""
-    real, _ = drawn(task.study, task.cell)
-    return agent_of(task, real).expected_seconds(Mixture(real), TIMED)
-
-
 def _confirm(expected: Bill) -> None:
-    if expected.seconds > HOUR_S:
+    seconds = expected.seconds + expected.arm_seconds
+    if seconds > HOUR_S:
         raise ConfigError(
-            f"this takes about {expected.seconds / HOUR_S:,.1f} hours, and what generators take on top",
+            f"this takes about {seconds / HOUR_S:,.1f} hours",
             found=f"{expected.cells[0]} of {counted(expected.cells[1], 'cell')} without a result",
             accepted="less than an hour without asking",
             fix="add --yes, more --workers, fewer seeds, or --set evaluation.gradient_steps=...",

@@ -16,6 +16,7 @@ from synth_pipeline.errors import ConfigError
 from synth_pipeline.evaluation import arms as arms_module
 from synth_pipeline.evaluation import cells as cells_module
 from synth_pipeline.evaluation.cells import Task, make_arm, run_cell
+from synth_pipeline.evaluation.costs import shortened
 from synth_pipeline.evaluation.study import Cell, cells
 from synth_pipeline.evaluation.tables import lines, table
 from synth_pipeline.generators.controls import Smote
@@ -213,6 +214,31 @@ def test_the_bill_counts_what_an_agent_learns_before_its_policy(tmp_path):
     settings = {"gradient_steps": 50, "batch_size": 32, "width": 16, "rollouts": 20, "terminations": "never"}
     given = study(arms={"real": {}}, seeds=1, agents={"morel": {**settings, "model": model}})
     assert studies.bill(given, tmp_path, workers=1).seconds > 3600
+
+
+def test_the_bill_counts_what_makes_rows_once_where_arms_share_it(tmp_path):
+    """Hours of fits are no small print: without them a study of hours would start without being asked for."""
+    vae = {"kind": "vae", "gradient_steps": 10**8, "batch_size": 32}
+    arms = {"made": {"kind": "generated", "generator": vae}, "labelled": {"kind": "relabelled", "generator": vae}}
+    one = studies.bill(study(seeds=1, arms={"real": {}, "made": arms["made"]}), tmp_path, workers=1)
+    both = studies.bill(study(seeds=1, arms={"real": {}, **arms}), tmp_path, workers=1)
+    assert one.arm_seconds > 3600
+    assert both.arm_seconds < 1.8 * one.arm_seconds
+    with pytest.raises(ConfigError, match="hours"):
+        studies.run_study(study(seeds=1, arms={"real": {}, **arms}), tmp_path)
+    assert studies.bill(study(), tmp_path, workers=1).arm_seconds == 0.0, "SMOTE trains nothing"
+
+
+def test_the_bill_counts_evaluations(tmp_path):
+    usual, often = (studies.bill(study(seeds=1, evaluations=n), tmp_path, workers=1).seconds for n in (3, 3000))
+    assert often > 5 * usual
+
+
+@pytest.mark.parametrize("share", [0.5, 1e-9])
+def test_a_short_training_is_short_everywhere(share):
+    trainer = {"gradient_steps": 100, "warmup_steps": 10, "batch_size": 8}
+    least = {"gradient_steps": max(1, round(100 * share)), "warmup_steps": round(10 * share), "batch_size": 8}
+    assert shortened({"trainer": trainer, "x": {"y": trainer}}, share) == {"trainer": least, "x": {"y": least}}
 
 
 def test_a_study_does_what_is_missing_and_says_so(tmp_path, capsys, monkeypatch):
