@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from synth_pipeline import envs, sources
+from synth_pipeline import sources
 from synth_pipeline.data.split import SplitData, split_dataset
-from synth_pipeline.errors import ConfigError
-from synth_pipeline.evaluating import acted_in, planned
+from synth_pipeline.evaluating import ERRORS, acted_in, judged_in, planned
 from synth_pipeline.evaluation.advice import (
     HELD_OUT,
     Advice,
@@ -23,11 +22,9 @@ from synth_pipeline.evaluation.advice import (
     trials,
     tried,
 )
-from synth_pipeline.evaluation.monte_carlo import fixed_policy, usual_policy
 from synth_pipeline.evaluation.statistics import paired_difference
 from synth_pipeline.evaluation.study import Cell, StudyConfig
 from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, table
-from synth_pipeline.evaluation.value_probe import LEAST_STATES
 from synth_pipeline.runs import write_json
 from synth_pipeline.scale.studies import Results, run_study
 from synth_pipeline.tracking import console, say
@@ -98,18 +95,7 @@ def probed_in(split: SplitData, config: AdviceConfig) -> AdviceConfig:
         ConfigError: When they are too few to judge values in.
         UnknownNameError: When there is no such policy.
     """
-    environment, unseen = envs.make(str(split.train.spec.environment)), split.held_out
-    policy = usual_policy(environment.spec.name) if config.policy is None else config.policy
-    fixed_policy(environment, policy)
-    there = 0 if unseen is None else int(environment.resettable(unseen.transitions()["observations"]).sum())
-    if there < LEAST_STATES:
-        raise ConfigError(
-            "too few held-out states to judge values in",
-            found=f"{there:,} that the simulator can be reset to",
-            accepted=f"at least {LEAST_STATES:,} in a fifth of the episodes",
-            fix="collect more: at this size every real row counts",
-        )
-    return config.replace(states=min(config.states, there), policy=policy)
+    return config.replace(**judged_in(split, config.policy, config.states))
 
 
 def held_out_episodes(split: SplitData) -> int:
@@ -126,4 +112,4 @@ def _confirmed(arm: str, results: Mapping[Cell, Mapping[str, object]]) -> Trial:
 def _show(study: StudyConfig, results: Results) -> None:
     for line in lines(table(study, results, None), scored=True):
         console.print(line, markup=False)
-    say("", "score: minus the error of the values of a fixed policy, in standard deviations of the true ones")
+    say("", ERRORS)

@@ -47,7 +47,8 @@ def evaluate(
     """Train offline-RL agents on real rows and on real and synthetic ones, and compare them pair by pair.
 
     Seeds, steps, further arms: --set with evaluation.seeds=10, evaluation.gradient_steps=100000, or
-    evaluation.controls and a list of arms, e.g. smote and duplicate, in square brackets.
+    evaluation.controls and a list of arms, e.g. smote and duplicate, in square brackets. Errors of the values of a
+    fixed policy beside the scores: evaluation.values=true.
     """
     from synth_pipeline import evaluating, stages
 
@@ -71,7 +72,7 @@ def evaluate(
         config = config.replace(evaluation=config.evaluation.replace(agents=named))
     chosen = workers_of(workers, scheduler)
     if dry_run:
-        planned_only("evaluate", evaluating.planned(evaluating.study_of(run, config), folder, workers=chosen))
+        planned_only("evaluate", evaluating.plan(run, config, folder, workers=chosen))
     elif run is None:
         say("evaluate", short(evaluating.evaluate_alone(config, folder, workers=chosen, yes=yes)))
     else:

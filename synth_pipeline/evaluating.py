@@ -10,15 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from synth_pipeline import envs
 from synth_pipeline.agents import AGENTS
 from synth_pipeline.config import content_hash
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.data.split import split_dataset
+from synth_pipeline.data.split import SplitData, split_dataset
 from synth_pipeline.errors import ConfigError, unknown_name
+from synth_pipeline.evaluation.advice import PROBE
 from synth_pipeline.evaluation.cells import source_of
+from synth_pipeline.evaluation.monte_carlo import Which, fixed_policy, usual_policy
 from synth_pipeline.evaluation.pictures import pictures
 from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import lines, scale_of, sentence, table
+from synth_pipeline.evaluation.value_probe import LEAST_STATES, ProbeConfig
 from synth_pipeline.run_config import RunConfig, store_url
 from synth_pipeline.runs import Run, write_json
 from synth_pipeline.scale import generation
@@ -30,6 +34,7 @@ from synth_pipeline.tracking import console, counted, duration, say
 from synth_pipeline.validation.picture_files import Picture, write_pictures
 
 RESULTS, PICTURES = "results.json", "pictures"
+ERRORS = "score: minus the error of the values of a fixed policy, in standard deviations of the true ones"
 MIXED = "mixed"  # the arm with the rows of the run
 REGULARISED, WEIGHT_DECAY = "regularised", 0.1  # real rows alone: does a regulariser do what further rows do?
 
@@ -83,6 +88,46 @@ def _control(name: str, url: str, config: RunConfig, mixing: Mapping[str, Any]) 
     return {**mixing, "kind": name, "rows": min(mixing["rows"], len(unseen))}
 
 
+def values_of(study: StudyConfig, config: RunConfig) -> StudyConfig | None:
+    """The value probe of the same arms and seeds; None: it is not asked for.
+
+    Held-out states are what values are judged in, so the arm of fresh rows, which are those, has no part in it.
+
+    Raises:
+        ConfigError: When values cannot be judged.
+        UnknownNameError: When there is no policy whose values could be asked.
+    """
+    if not config.evaluation.values:
+        return None
+    given = config.evaluation.probe
+    parts = split_dataset(source_of(study).load(), held_out=study.held_out, seed=study.seed)
+    wanted = ProbeConfig.parse({**given, "policy": given.get("policy", "best")}, where="evaluation.probe").states
+    probe = {**given, **judged_in(parts, given.get("policy"), wanted)}
+    arms = {name: arm for name, arm in study.arms.items() if arm.kind != "fresh"}
+    return study.replace(outcome="values", arms=arms, agents={PROBE: probe})
+
+
+def judged_in(parts: SplitData, policy: Which | None, states: int) -> dict[str, Any]:
+    """`policy`, the usual one where none is named, and `states`, as many as are asked for and the held-out ones have.
+
+    Raises:
+        ConfigError: When they are too few to judge values in.
+        UnknownNameError: When there is no such policy.
+    """
+    environment, unseen = envs.make(str(parts.train.spec.environment)), parts.held_out
+    chosen = usual_policy(environment.spec.name) if policy is None else policy
+    fixed_policy(environment, chosen)
+    there = 0 if unseen is None else int(environment.resettable(unseen.transitions()["observations"]).sum())
+    if there < LEAST_STATES:
+        raise ConfigError(
+            "too few held-out states to judge values in",
+            found=f"{there:,} that the simulator can be reset to",
+            accepted=f"at least {LEAST_STATES:,}",
+            fix="collect more, or hold out more episodes",
+        )
+    return {"policy": chosen, "states": min(states, there)}
+
+
 def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False) -> Path:
     """Train agents on the real rows of a run, and on these mixed with its synthetic ones; write `results.json`.
 
@@ -97,17 +142,20 @@ def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool =
         ConfigError: When the environment of the dataset is not known, or it takes more than an hour.
     """
     study, folder = study_of(run, config), run.folder("evaluation")
-    digest = filled_store(run, config).digest()
-    key = content_hash(digest, [task.key for task in tasks_of(study, folder)])
+    digest, probe = filled_store(run, config).digest(), values_of(study, config)
+    asked = [study] if probe is None else [study, probe]
+    key = content_hash(digest, [task.key for one in asked for task in tasks_of(one, folder)])
     path = folder / RESULTS
     if (record := run.finished("evaluation", key)) and path.exists():
         say("evaluate", f"nothing to do: {record['outcome']}")
         return path
     with working(run):
         found, drawn = measured(study, folder, workers=workers, yes=yes)
+        values = None if probe is None else measured_values(probe, folder, workers=workers, yes=yes)
         write_pictures(folder / PICTURES, drawn, digest=digest)
-        write_json(path, {**found, "digest": digest})
-        run.finish("evaluation", key, {"outcome": found["sentence"], "digest": digest, "table": found["table"]})
+        write_json(path, {**found, "values": values, "digest": digest})
+        told = {"outcome": found["sentence"], "digest": digest, "table": found["table"], "values": values}
+        run.finish("evaluation", key, told)
     return path
 
 
@@ -122,9 +170,11 @@ def evaluate_where_known(run: Run, config: RunConfig, *, workers: int | str = 1,
 def evaluate_alone(config: RunConfig, folder: Path, *, workers: int | str = 1, yes: bool = False) -> Path:
     """Train agents on a dataset as it is: the plainest baseline; writes `results.json` into a folder."""
     study = study_of(None, config)
+    probe = values_of(study, config)
     found, drawn = measured(study, folder, workers=workers, yes=yes)
+    values = None if probe is None else measured_values(probe, folder, workers=workers, yes=yes)
     write_pictures(folder / PICTURES, drawn, digest=content_hash(study))
-    write_json(folder / RESULTS, found)
+    write_json(folder / RESULTS, {**found, "values": values})
     return folder / RESULTS
 
 
@@ -149,6 +199,31 @@ def measured(
         say("", f"score 0: uniform actions ({scale.random:,.0f}); 100: the best shipped policy ({scale.best:,.0f})")
     found = {"study": study.plain(), "table": rows, "sentence": said, "references": _references(scale)}
     return found, pictures(study, results, rows, scale)
+
+
+def measured_values(study: StudyConfig, folder: Path, *, workers: int | str, yes: bool) -> dict[str, Any]:
+    """Run a value probe, and say what came out."""
+    results = run_study(study, folder, workers=workers, yes=yes)
+    rows = table(study, results, None)
+    for line in lines(rows, scored=True):
+        console.print(line, markup=False)
+    say("values", sentence(rows))
+    say("", ERRORS)
+    return {"study": study.plain(), "table": rows, "sentence": sentence(rows)}
+
+
+def plan(run: Run | None, config: RunConfig, folder: Path, *, workers: int | str) -> str:
+    """The bills of all that an evaluation does, in words.
+
+    Raises:
+        StoreError: As `study_of`.
+        ConfigError: As `study_of`, `values_of` and `planned`.
+    """
+    study = study_of(run, config)
+    bills, probe = [planned(study, folder, workers=workers)], values_of(study, config)
+    if probe is not None:
+        bills.append(planned(probe, folder, workers=workers))
+    return "; then ".join(bills)
 
 
 def planned(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted = lambda cell: True) -> str:

@@ -93,6 +93,8 @@ class EvaluationSettings(Config):
     evaluations: int = Setting(5, ge=1, description="last evaluations that a score is the mean of")
     spacing: float = Setting(0.02, gt=0, le=1, description="steps between them, as a share of the training")
     watched: int = Setting(4, ge=0, description="evaluations before these, for the learning curve alone")
+    values: bool = Setting(False, description="also hold values of a fixed policy, learned with the rows, to the truth")
+    probe: dict[str, Any] = Setting({}, description="settings of these values: policy, states, gradient_steps, ...")
 
 
 class AugmentSettings(Config):

@@ -311,7 +311,7 @@ def report(run: Run) -> Path:
     # What belongs to an earlier state of the store is left out.
     exported, evaluated = (r if r.get("digest") == digest else {} for r in map(run.record, ("export", "evaluation")))
     files = {label: f"export/{file}" for label, file in exported["files"].items()} if exported else None
-    utility = {"table": evaluated["table"], "sentence": evaluated["outcome"]} if evaluated else None
+    utility = {**evaluated, "sentence": evaluated["outcome"]} if evaluated else None
     drawn, learned = (read_pictures(run.folder(of) / "pictures", digest=digest) for of in ("validation", "evaluation"))
     whole = {**card, "export": files, "utility": utility}
     title = f"run {run.directory.resolve().name}"  # not its path: the page is the same wherever it is made

@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field as Setting
 
 from synth_pipeline.config import Config
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.evaluation.effective import Multiplier, multiplier_of
+from synth_pipeline.evaluation.monte_carlo import Which
 from synth_pipeline.evaluation.statistics import Difference, Outcomes, paired_difference
 from synth_pipeline.evaluation.study import ArmConfig, Cell, StudyConfig
 from synth_pipeline.evaluation.tables import BASELINE, CHANCE, outcomes
@@ -54,7 +55,7 @@ class AdviceConfig(Config):
         description="name -> what is mixed in, and at which share",
     )
     draws: int = Setting(5, ge=5, description="subsets, and trainings; fewer than five give no interval")
-    policy: Literal["best", "medium"] | int | None = Setting(
+    policy: Which | None = Setting(
         None, description="whose values are asked: best, medium, a snapshot's steps; none: medium where it is shipped"
     )
     states: int = Setting(500, ge=LEAST_STATES, description="held-out states that values are judged in, at most")

@@ -37,13 +37,14 @@ from synth_pipeline.sources.catalog import Share
 from synth_pipeline.sources.collect import make_actor
 
 Policy = Callable[[Array], Array]  # deterministic: `[n, o]` -> `[n, a]`, physical units
+Which = Literal["best", "medium"] | int  # of the policies that are shipped; a number: of the snapshot at these steps
 ADDRESS = 1_002
 TAIL = 0.01  # largest weight of what comes after a walk
 ROUNDING = 2.0**-24  # of float32, relative
 ROWS_AT_ONCE = 4_096
 
 
-def fixed_policy(environment: EnvironmentModel, which: Literal["best", "medium"] | int = "best") -> Policy:
+def fixed_policy(environment: EnvironmentModel, which: Which = "best") -> Policy:
     """A shipped policy acting by its mean.
 
     Args:
@@ -76,7 +77,7 @@ def usual_policy(environment: str) -> Literal["best", "medium"]:
     return "medium" if medium else "best"
 
 
-def policy_fingerprint(environment: str, which: Literal["best", "medium"] | int = "best") -> str:
+def policy_fingerprint(environment: str, which: Which = "best") -> str:
     """Hash of whose values are asked, and of the simulator whose word is the truth of them."""
     share, model = _share(environment, which), envs.make(environment)
     steps = share.environment_steps
@@ -294,7 +295,7 @@ def _walkers(environment: EnvironmentModel, starts: Floats, rng: np.random.Gener
     return _Runners(environment, starts) if isinstance(environment, Locomotion) else _Oracle(environment, starts, rng)
 
 
-def _share(environment: str, which: Literal["best", "medium"] | int) -> Share:
+def _share(environment: str, which: Which) -> Share:
     if isinstance(which, int):
         return Share(behaviour="sac", environment_steps=which, stochastic=False)
     entries = [entry for entry in catalog.entries().values() if entry.environment == environment]

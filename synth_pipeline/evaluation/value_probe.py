@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from synth_pipeline.data.fields import Array
 from synth_pipeline.diffusion.loop import Report, TrainingDivergedError
 from synth_pipeline.envs.base import Floats
 from synth_pipeline.errors import ConfigError, SourceError
-from synth_pipeline.evaluation.monte_carlo import MonteCarlo, Policy
+from synth_pipeline.evaluation.monte_carlo import MonteCarlo, Policy, Which
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.sources.base import hash_arrays
 
@@ -50,7 +50,7 @@ class FQEConfig(AgentConfig):
 class ProbeConfig(FQEConfig):
     """Numbers of the probe, and what it is held against."""
 
-    policy: Literal["best", "medium"] | int = Setting("best", description="whose values; a number: of the snapshot")
+    policy: Which = Setting("best", description="whose values; a number: of the snapshot")
     states: int = Setting(500, ge=LEAST_STATES, description="held-out states that values are judged in")
     rollouts: int = Setting(1, ge=1, description="walks a state that its true value is the mean of")
 

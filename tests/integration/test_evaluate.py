@@ -54,6 +54,31 @@ def test_an_agent_alone_on_a_dataset(smoke, shell, monkeypatch):
     assert (shell.folder / "runs/evaluate-toy-linear-gaussian-random/results.json").exists()
 
 
+def test_values_stand_beside_returns(shell, monkeypatch):
+    monkeypatch.setenv("SYNTHPIPE_DATA", str(shell.folder / "data"))
+    monkeypatch.setattr(studies, "map_tasks", lambda function, tasks, **_: ((t, function(t)) for t in tasks))
+    made = ("--set", "dataset=pendulum/medium", "--set", "collect.rows=2000", "--set", "generate.rows=4000")
+    shell("run", "smoke", "-o", "runs/p", *made, "--set", "generator={kind: smote}", "--set", "held_out=0.2")
+    probe = ("--set", "evaluation.values=true", "--set", "evaluation.probe={gradient_steps: 20, width: 8, states: 100}")
+    command = ("evaluate", "runs/p", "--agents", "bc", *QUICK, *probe, "--set", "evaluation.controls=[regularised]")
+    planned = shell(*command, "--dry-run")
+    assert "3 of 3 cells (bc)" in planned.out
+    assert "3 of 3 cells (fqe)" in planned.out
+    found = shell(*command)
+    assert found.code == 0, found.err
+    results = read_json(shell.folder / "runs/p/evaluation/results.json")
+    arms = ["real", "mixed", "regularised"]
+    assert [(row["agent"], row["arm"]) for row in results["values"]["table"]] == [("fqe", arm) for arm in arms]
+    assert results["values"]["study"]["agents"]["fqe"]["policy"] == "medium"
+    assert all(row["score"]["value"] < 0 for row in results["values"]["table"])
+    page = (shell.folder / "runs/p/report.html").read_text()
+    assert "Values learned from these rows" in page
+    assert "nothing to do" in shell(*command).out
+    without = shell(*command, "--set", "evaluation.values=false")
+    assert without.code == 0
+    assert "Values learned" not in (shell.folder / "runs/p/report.html").read_text()
+
+
 TRIALS = ("--set", "gradient_steps=20", "--set", "width=8", "--set", "states=100", "--rows", "2000")
 
 
