@@ -8,7 +8,7 @@ from pathlib import Path
 
 from synth_pipeline import sources
 from synth_pipeline.data.split import SplitData, split_dataset
-from synth_pipeline.evaluating import ERRORS, acted_in, judged_in, planned
+from synth_pipeline.evaluating import ERRORS, acted_in, planned, states_to_judge
 from synth_pipeline.evaluation.advice import (
     HELD_OUT,
     Advice,
@@ -89,13 +89,13 @@ def split_for_advice(dataset: str, rows: int | None) -> SplitData:
 
 
 def probed_in(split: SplitData, config: AdviceConfig) -> AdviceConfig:
-    """A policy that is shipped, and as many states as the held-out episodes have, where these are fewer than asked for.
+    """As many states as the held-out episodes have, where these are fewer than asked for.
 
     Raises:
         ConfigError: When they are too few to judge values in.
-        UnknownNameError: When there is no such policy.
+        UnknownNameError: When there is no policy whose values could be asked.
     """
-    return config.replace(**judged_in(split, config.policy, config.states))
+    return config.replace(states=states_to_judge(split, config.policy, config.states))
 
 
 def held_out_episodes(split: SplitData) -> int:

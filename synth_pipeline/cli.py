@@ -1,7 +1,7 @@
 """`synthpipe`: the verbs of the pipeline, each one function of `stages` or of its neighbours.
 
-Exit codes: 0 fine, 1 other errors, 2 wrong use, 3 source, 4 store, 5 machine, 6 checkpoint, 7 gate, 8 export, 9 task,
-130 interrupted. Running a command again resumes it, or says `nothing to do` and why.
+Exit codes: 0 fine, 1 a fault of ours, 2 wrong use, 3 source, 4 store, 5 machine, 6 checkpoint, 7 gate, 8 export,
+9 task, 10 training diverged, 130 interrupted. Running a command again resumes it, or says `nothing to do` and why.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class _Verbs(TyperGroup):
 
 
 EPILOG = """
-Exit codes: 0 fine, 1 other errors, 2 wrong use, 3 source, 4 store, 5 machine, 6 checkpoint, 7 gate, 8 export, 9 task,
-130 interrupted. The same command again goes on, or says that there is nothing to do.
+Exit codes: 0 fine, 1 a fault of ours, 2 wrong use, 3 source, 4 store, 5 machine, 6 checkpoint, 7 gate, 8 export,
+9 task, 10 training diverged, 130 interrupted. The same command again goes on, or says that there is nothing to do.
 
 Completion of verbs, options, datasets, presets, generators and agents: synthpipe --install-completion, and a new shell.
 """

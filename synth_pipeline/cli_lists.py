@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from synth_pipeline.cli_options import generator_names, suggest
+from synth_pipeline.agents import AGENTS
+from synth_pipeline.cli_options import agent_names, settings_names, suggest
 from synth_pipeline.config import Config
+from synth_pipeline.errors import unknown_name
 from synth_pipeline.run_config import RunConfig
 from synth_pipeline.tracking import console, say
 
@@ -36,28 +38,52 @@ def datasets() -> None:
 
 
 def settings(
-    generator: Annotated[
+    of: Annotated[
         str | None,
         typer.Argument(
-            metavar="[GENERATOR]",
-            help="Whose settings, e.g. synther; default: those of a run.",
-            autocompletion=generator_names,
+            metavar="[NAME]",
+            help="Whose: a generator, an agent, `probe` or `advise`; default: those of a run.",
+            autocompletion=settings_names,
         ),
     ] = None,
 ) -> None:
     """List what `--set` takes: every key with its default and what it means."""
-    from synth_pipeline.generators.base import build
-
-    if generator is None:
-        found = list(leaves(RunConfig(dataset="DATASET")))
-    else:
-        found = list(leaves(build({"kind": generator}).config, "generator."))
+    config, above, verbs = _settings_of(of)
+    found = list(leaves(config, above))
     keys, values = (max(len(row[column]) for row in found) for column in (0, 1))
     for key, value, meaning in found:
         console.print(f"{key:<{keys}}  {value:<{values}}  {meaning}".rstrip(), markup=False, soft_wrap=True)
-    say("next", "--set KEY=VALUE, with train, run and all that follow")
-    if generator is None:
-        say("", "synthpipe settings synther: those of a generator")
+    say("next", f"--set KEY=VALUE, with {verbs}")
+    if of is None:
+        say(
+            "",
+            "synthpipe settings synther: of a generator; td3_bc: of an agent; probe, advise: of values",
+        )
+
+
+def _settings_of(name: str | None) -> tuple[Config, str, str]:
+    """The settings of that name, what stands before their keys, and the verbs that take them.
+
+    Raises:
+        UnknownNameError: With the nearest name.
+    """
+    if name is None:
+        return RunConfig(dataset="DATASET"), "", "train, generate, run, evaluate, augment"
+    if name not in settings_names(""):
+        raise unknown_name("name with settings", name, settings_names(""))
+    if name in agent_names(""):
+        return AGENTS.load(name).settings(), f"evaluation.agents.{name}.", "evaluate, run"
+    if name == "probe":
+        from synth_pipeline.evaluation.value_probe import ProbeConfig
+
+        return ProbeConfig(), "evaluation.probe.", "evaluate, run"
+    if name == "advise":
+        from synth_pipeline.evaluation.advice import AdviceConfig
+
+        return AdviceConfig(), "", "advise"
+    from synth_pipeline.generators.base import build
+
+    return build({"kind": name}).config, "generator.", "train, run, augment"
 
 
 def leaves(config: Config, above: str = "") -> Iterator[tuple[str, str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import create_model
 from pydantic.fields import FieldInfo
 
 from synth_pipeline.config import Config, flat, override
+from synth_pipeline.doctor_services import DASK
 from synth_pipeline.errors import ConfigError, typable
 from synth_pipeline.run_config import RunConfig, presets
 from synth_pipeline.tracking import say
@@ -48,6 +50,11 @@ def agent_names(incomplete: str) -> list[str]:
 
     before, comma, last = incomplete.rpartition(",")
     return [before + comma + name for name in _beginning(AGENTS.names(), last)]
+
+
+def settings_names(incomplete: str) -> list[str]:
+    """Completions of what has settings of its own."""
+    return [*generator_names(incomplete), *agent_names(incomplete), *_beginning(["advise", "probe"], incomplete)]
 
 
 def _looked_at(settings: list[str] | None) -> list[str] | None:
@@ -118,7 +125,10 @@ RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory
 Output = Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="Run directory; made when absent.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: 1. Never changes the data.")]
 Scheduler = Annotated[
-    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Instead: a Dask cluster, e.g. tcp://host:8786.")
+    str | None,
+    typer.Option(
+        "--scheduler", metavar="ADDRESS", help=f"Instead: a Dask cluster, e.g. tcp://host:8786; default: {DASK}."
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Go ahead even when it takes more than an hour.")]
@@ -147,9 +157,13 @@ Known = Annotated[bool, typer.Option("--no-learned-oracle", help="Do not learn d
 def workers_of(workers: int | None, scheduler: str | None) -> int | str:
     """Who works: so many processes of this machine, or the cluster of a scheduler.
 
+    Where neither is said, the cluster that `DASK_SCHEDULER_ADDRESS` names, else one process.
+
     Raises:
         ConfigError: When both are asked for, or a scheduler cannot have that address.
     """
+    if workers is None and scheduler is None:
+        scheduler = os.environ.get(DASK) or None
     if scheduler is None:
         return 1 if workers is None else workers
     if workers is not None:

@@ -289,7 +289,7 @@ def _judge(comparison: Comparison, contestant: Contestant, floors: Mapping[str, 
     origin = {"real dataset": by.real.spec.dataset_id, "real rows": len(by.real), "seed": by.seed}
     card |= {"key": comparison.key(contestant), "store": dict(table.about), "provenance": origin}
     write_json(path, card)
-    say("compare", f"{contestant.name}: {outcome(verdict).rstrip(',')}, {duration(time.perf_counter() - begin)}")
+    say("compare", f"{contestant.name}: {outcome(verdict)}, {duration(time.perf_counter() - begin)}")
     return card
 
 

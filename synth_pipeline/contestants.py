@@ -155,11 +155,13 @@ def _disagreement(two: Mapping[str, OpenRun]) -> ConfigError:
     first, second = two
     wanted, ids = two[first].config, [set(opened.facts.held_out_episodes or ()) for opened in two.values()]
     each = [
-        f"{what}: {len(mine)} (seed {opened.config.seed}, held_out {opened.config.held_out:g})"
+        f"{what}: {len(mine)} (seed {opened.config.seed}, {opened.config.held_out_in_words})"
         for (what, opened), mine in zip(two.items(), ids, strict=True)
     ]
     again = ["synthpipe", "run", f"{second.rstrip('/')}/{CONFIG}", "-o", f"{second.rstrip('/')}-again"]
-    again += ["--set", f"seed={wanted.seed}", "--set", f"held_out={wanted.held_out:g}"]
+    share = wanted.held_out
+    ids_or_share = f"{share:g}" if isinstance(share, float) else f"[{','.join(map(str, share))}]"
+    again += ["--set", f"seed={wanted.seed}", "--set", f"held_out={ids_or_share}"]
     return ConfigError(
         f"'{first}' and '{second}' held different episodes out, so few real rows are unseen by both",
         found=f"{'; '.join(each)}; {len(ids[0] & ids[1])} in common",
@@ -216,7 +218,6 @@ def _is_store(what: str) -> bool:
 def _of_run(name: str, what: str, opened: OpenRun) -> Contestant:
     target, evaluated = filled_store(opened.run, opened.config), opened.run.record("evaluation")
     current = evaluated.get("digest") == target.digest()  # else it was with other rows than these
-    generation = sum(note.get("seconds", 0.0) for note in target.sidecars().values())
     return Contestant(
         name,
         "given",
@@ -224,7 +225,7 @@ def _of_run(name: str, what: str, opened: OpenRun) -> Contestant:
         target.digest(),
         partial(store_table, target),
         check=target.verify,
-        spent={TRAINING: opened.facts.seconds, GENERATION: generation},
+        spent={TRAINING: opened.facts.seconds, GENERATION: target.seconds},
         utility=str(evaluated.get("outcome")) if current else None,
     )
 

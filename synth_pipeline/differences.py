@@ -116,7 +116,7 @@ def _pair(a: Any, b: Any) -> Pair:
 def side(directory: Path) -> Side:
     """Read what a run has written down (see `difference`)."""
     run, config = open_run(directory)
-    model, url = run.folder("model") / "generator", store_url(run, config)
+    model, url = run.generator, store_url(run, config)
     facts = fitted_facts(model, config) if model.exists() else None
     target = store.open(url) if store.exists(url) else None
     digest = target.digest() if target is not None and target.complete else None
@@ -182,7 +182,7 @@ def _cost(facts: FittedFacts | None, target: Store | None, card: Plain | None) -
     """Seconds by what for."""
     spent = {} if facts is None else {TRAINING: facts.seconds}
     if target is not None:
-        spent[GENERATION] = sum(note.get("seconds", 0.0) for note in target.sidecars().values())
+        spent[GENERATION] = target.seconds
     measured = (card or {}).get("cost") or {}
     return spent | {name: seconds for name, seconds in measured.items() if name == "validation"}
 

@@ -122,6 +122,12 @@ class TaskError(SynthPipelineError):
     exit_code = 9
 
 
+class TrainingDivergedError(SynthPipelineError):
+    """A loss, a weight or a value stopped being finite, or possible."""
+
+    exit_code = 10
+
+
 def typable(text: str) -> str:
     """Text whose `synthpipe` and `minari` commands can be typed here, also where no environment is active.
 

@@ -18,7 +18,7 @@ from synth_pipeline.data.split import SplitData, split_dataset
 from synth_pipeline.errors import ConfigError, unknown_name
 from synth_pipeline.evaluation.advice import PROBE
 from synth_pipeline.evaluation.cells import source_of
-from synth_pipeline.evaluation.monte_carlo import Which, fixed_policy, usual_policy
+from synth_pipeline.evaluation.monte_carlo import Which, fixed_policy
 from synth_pipeline.evaluation.pictures import pictures
 from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import lines, scale_of, sentence, table
@@ -99,24 +99,22 @@ def values_of(study: StudyConfig, config: RunConfig) -> StudyConfig | None:
     """
     if not config.evaluation.values:
         return None
-    given = config.evaluation.probe
     parts = split_dataset(source_of(study).load(), held_out=study.held_out, seed=study.seed)
-    wanted = ProbeConfig.parse({**given, "policy": given.get("policy", "best")}, where="evaluation.probe").states
-    probe = {**given, **judged_in(parts, given.get("policy"), wanted)}
+    probe = ProbeConfig.parse(config.evaluation.probe, where="evaluation.probe")
+    given = {**config.evaluation.probe, "states": states_to_judge(parts, probe.policy, probe.states)}
     arms = {name: arm for name, arm in study.arms.items() if arm.kind != "fresh"}
-    return study.replace(outcome="values", arms=arms, agents={PROBE: probe})
+    return study.replace(outcome="values", arms=arms, agents={PROBE: given})
 
 
-def judged_in(parts: SplitData, policy: Which | None, states: int) -> dict[str, Any]:
-    """`policy`, the usual one where none is named, and `states`, as many as are asked for and the held-out ones have.
+def states_to_judge(parts: SplitData, policy: Which, wanted: int) -> int:
+    """How many held-out states values are judged in: those that are wanted, or all that there are.
 
     Raises:
-        ConfigError: When they are too few to judge values in.
-        UnknownNameError: When there is no such policy.
+        ConfigError: When they are too few.
+        UnknownNameError: When no such policy is shipped for the environment.
     """
     environment, unseen = envs.make(str(parts.train.spec.environment)), parts.held_out
-    chosen = usual_policy(environment.spec.name) if policy is None else policy
-    fixed_policy(environment, chosen)
+    fixed_policy(environment, policy)
     there = 0 if unseen is None else int(environment.resettable(unseen.transitions()["observations"]).sum())
     if there < LEAST_STATES:
         raise ConfigError(
@@ -125,7 +123,7 @@ def judged_in(parts: SplitData, policy: Which | None, states: int) -> dict[str, 
             accepted=f"at least {LEAST_STATES:,}",
             fix="collect more, or hold out more episodes",
         )
-    return {"policy": chosen, "states": min(states, there)}
+    return min(wanted, there)
 
 
 def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False) -> Path:

@@ -99,7 +99,7 @@ def relabel(
         out.create()
         keep_config(out, _at_home(config))
         write_json(out.directory / RELABELLED, _lineage(run, labels, drop=drop).plain())
-        _copy_model(trained_model(run, config), out.folder("model") / "generator")
+        _copy_model(trained_model(run, config), out.generator)
         target = store.create(url, schema, source.plan, identity)
         if repair:
             repair_shards(target, label="relabel", workers=workers)

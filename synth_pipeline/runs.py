@@ -216,7 +216,7 @@ class Run:
     """One run directory: `config.yaml`, `environment.json` and a folder a stage.
 
     Args:
-        directory: Where the run lives; created on first use.
+        directory: Where the run lives; made by `create`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -238,6 +238,11 @@ class Run:
     def folder(self, stage: str) -> Path:
         """The folder of one stage (`model`, `store`, `validation`, ...)."""
         return self.directory / stage
+
+    @property
+    def generator(self) -> Path:
+        """The folder of the fitted generator."""
+        return self.folder("model") / "generator"
 
     def training_state(self, key: str) -> Path:
         """File for the state of an unfinished training of the data and settings `key`; others keep theirs."""

@@ -46,6 +46,7 @@ from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
 from synth_pipeline.validation.gate import load_suite, require_passed
 from synth_pipeline.validation.judging import CARD, outcome
+from synth_pipeline.validation.leaderboard import GENERATION, TRAINING
 from synth_pipeline.validation.picture_files import read_pictures
 from synth_pipeline.validation.record import is_scorecard, read_scorecard
 from synth_pipeline.validation.report import render
@@ -108,7 +109,7 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl", warm_from: Pat
     source, kind = source_of(config), generators.build(config.generator).kind
     fingerprint, settings = source.fingerprint(), made_from(config)
     key = content_hash(fingerprint, settings)
-    folder = run.folder("model") / "generator"
+    folder = run.generator
     if folder.exists():
         require_model(folder, config, key)
         say("train", f"nothing to do: {kind} is fitted on this data with these settings")
@@ -196,7 +197,7 @@ def generate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool =
             asked = f" ({config.generate.rows:,} were asked for)" if config.generate.rows < plan.num_rows else ""
             say("generate", f"nothing to do: {len(target):,} rows of this generator are in {short(url)}{asked}")
             return url
-        folder = run.folder("model") / "generator"
+        folder = run.generator
         model = ShippedModel.of(folder) if isinstance(workers, str) else str(folder)
         aim = aim_of(config.generate)
         make_shard = GenerateShard(
@@ -233,11 +234,8 @@ def validate(run: Run, config: RunConfig, *, workers: int | str = 1) -> Path:
         verify(target, workers)
         say("validate", f"nothing to do: this store was judged by '{suite.name}' before: {record['outcome']}")
         return path
-    facts = fitted_facts(run.folder("model") / "generator", config)
-    spent = {
-        "training": facts.seconds,
-        "generation, all workers": sum(note.get("seconds", 0.0) for note in target.sidecars().values()),
-    }
+    facts = fitted_facts(run.generator, config)
+    spent = {TRAINING: facts.seconds, GENERATION: target.seconds}
     with working(run):
         chosen = settings.model_dump(include={"learn_oracle", "learn_floor", "expectations", "pictures", "splits"})
         real = source.load()
@@ -350,7 +348,7 @@ def check(run: Run, config: RunConfig) -> None:
     source_of(config)
     if config.export.minari_id is not None:
         free_id(run.folder("export"), config.export.minari_id)
-    if (model := run.folder("model") / "generator").exists():
+    if (model := run.generator).exists():
         require_model(model, config)
 
 

@@ -17,16 +17,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from synth_pipeline.errors import CheckpointError
+from synth_pipeline.errors import CheckpointError, TrainingDivergedError
 from synth_pipeline.runs import write_bytes
 
 T = TypeVar("T")
 Report = Callable[[int, int, Mapping[str, float]], None]
 Values = Mapping[str, Tensor | float]
-
-
-class TrainingDivergedError(CheckpointError):
-    """A loss or a gradient stopped being finite."""
 
 
 class Learner(ABC):

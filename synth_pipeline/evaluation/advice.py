@@ -55,9 +55,7 @@ class AdviceConfig(Config):
         description="name -> what is mixed in, and at which share",
     )
     draws: int = Setting(5, ge=5, description="subsets, and trainings; fewer than five give no interval")
-    policy: Which | None = Setting(
-        None, description="whose values are asked: best, medium, a snapshot's steps; none: medium where it is shipped"
-    )
+    policy: Which = Setting(None, description="whose values are asked, as `synthpipe settings probe` says")
     states: int = Setting(500, ge=LEAST_STATES, description="held-out states that values are judged in, at most")
     gradient_steps: int = Setting(4_000, ge=1, description="of every probe")
     width: int = Setting(128, ge=8, description="units of a hidden layer of the critics")

@@ -22,8 +22,7 @@ from synth_pipeline.agents.replay import Mixture, columns_of
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import HeldOut, SplitData, split_dataset
-from synth_pipeline.diffusion.loop import TrainingDivergedError
-from synth_pipeline.errors import SourceError
+from synth_pipeline.errors import SourceError, TrainingDivergedError
 from synth_pipeline.evaluation.arms import Ground, make_rows
 from synth_pipeline.evaluation.divergence import Monitor
 from synth_pipeline.evaluation.monte_carlo import (

@@ -37,7 +37,7 @@ from synth_pipeline.sources.catalog import Share
 from synth_pipeline.sources.collect import make_actor
 
 Policy = Callable[[Array], Array]  # deterministic: `[n, o]` -> `[n, a]`, physical units
-Which = Literal["best", "medium"] | int  # of the policies that are shipped; a number: of the snapshot at these steps
+Which = Literal["best", "medium"] | int | None  # policy that is shipped; a number: snapshot; None: the usual one
 ADDRESS = 1_002
 TAIL = 0.01  # largest weight of what comes after a walk
 ROUNDING = 2.0**-24  # of float32, relative
@@ -50,7 +50,7 @@ def fixed_policy(environment: EnvironmentModel, which: Which = "best") -> Policy
     Args:
         environment: Where.
         which: `best`: the catalog's upper reference; `medium`: the snapshot of the level of this name; a number: the
-            snapshot at so many training steps.
+            snapshot at so many training steps; None: `medium` where it is shipped, else `best`.
 
     Raises:
         UnknownNameError: When the project ships no such policy.
@@ -69,12 +69,6 @@ def fixed_policy(environment: EnvironmentModel, which: Which = "best") -> Policy
 def environments_with_policies() -> list[str]:
     """Environments of the catalog for which the project ships one that acts well."""
     return sorted({e.environment for e in catalog.entries().values() if e.references.best_policy is not None})
-
-
-def usual_policy(environment: str) -> Literal["best", "medium"]:
-    """Whose values are asked where nobody says: those of `medium`, which data of every level have seen; else `best`."""
-    medium = environment in behaviours.names() and "medium" in behaviours.recipe(environment).levels()
-    return "medium" if medium else "best"
 
 
 def policy_fingerprint(environment: str, which: Which = "best") -> str:
@@ -296,11 +290,13 @@ def _walkers(environment: EnvironmentModel, starts: Floats, rng: np.random.Gener
 
 
 def _share(environment: str, which: Which) -> Share:
+    levels = behaviours.recipe(environment).levels() if environment in behaviours.names() else {}
+    if which is None:
+        which = "medium" if "medium" in levels else "best"
     if isinstance(which, int):
         return Share(behaviour="sac", environment_steps=which, stochastic=False)
     entries = [entry for entry in catalog.entries().values() if entry.environment == environment]
     if which == "medium":
-        levels = behaviours.recipe(environment).levels()
         found = Share(behaviour="sac", environment_steps=levels["medium"][0]) if "medium" in levels else None
     else:
         found = entries[0].references.best_policy if entries else None

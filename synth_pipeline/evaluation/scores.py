@@ -24,7 +24,7 @@ from synth_pipeline.data.containers import Integers
 from synth_pipeline.data.fields import Array
 from synth_pipeline.envs.base import Bools, EnvironmentModel
 from synth_pipeline.envs.rollout import Actor, rollout
-from synth_pipeline.errors import ConfigError, EnvironmentModelError, SourceError, unknown_name
+from synth_pipeline.errors import ConfigError, EnvironmentModelError, SourceError, TrainingDivergedError, unknown_name
 from synth_pipeline.seeding import Stage
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources.catalog import D4rlConstants
@@ -119,8 +119,6 @@ class _Watched:
         actions = np.asarray(self._actor.act(observations, rng))
         bad = actions.dtype.kind == "f" and not np.isfinite(actions).all()
         if bad:
-            from synth_pipeline.diffusion.loop import TrainingDivergedError  # torch, which other actors do not need
-
             raise TrainingDivergedError(
                 "the actor gave actions that are not finite",
                 found=f"{int((~np.isfinite(actions)).sum())} of {actions.size} values",

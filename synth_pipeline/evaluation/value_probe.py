@@ -23,9 +23,9 @@ from synth_pipeline.agents.replay import Batch, Mixture, Replay, Rows
 from synth_pipeline.config import content_hash
 from synth_pipeline.critics import squared_error, td_target
 from synth_pipeline.data.fields import Array
-from synth_pipeline.diffusion.loop import Report, TrainingDivergedError
+from synth_pipeline.diffusion.loop import Report
 from synth_pipeline.envs.base import Floats
-from synth_pipeline.errors import ConfigError, SourceError
+from synth_pipeline.errors import ConfigError, SourceError, TrainingDivergedError
 from synth_pipeline.evaluation.monte_carlo import MonteCarlo, Policy, Which
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.sources.base import hash_arrays
@@ -50,7 +50,9 @@ class FQEConfig(AgentConfig):
 class ProbeConfig(FQEConfig):
     """Numbers of the probe, and what it is held against."""
 
-    policy: Which = Setting("best", description="whose values; a number: of the snapshot")
+    policy: Which = Setting(
+        None, description="whose values: best, medium, a snapshot's steps; none: medium where it is shipped, else best"
+    )
     states: int = Setting(500, ge=LEAST_STATES, description="held-out states that values are judged in")
     rollouts: int = Setting(1, ge=1, description="walks a state that its true value is the mean of")
 

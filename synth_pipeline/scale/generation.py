@@ -169,7 +169,7 @@ def trained_model(run: Run, config: RunConfig) -> Path:
     Raises:
         CheckpointError: When nothing was trained.
     """
-    model = run.folder("model") / "generator"
+    model = run.generator
     if not model.exists():
         raise CheckpointError(
             f"no generator was trained in '{run.directory}' yet",

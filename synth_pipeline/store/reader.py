@@ -266,6 +266,11 @@ class Store:
         """Shard -> seconds, host and what else its writer noted; no part of the digest."""
         return manifest.sidecars(self._folder)
 
+    @property
+    def seconds(self) -> float:
+        """What making the rows took, all workers together; shards whose writers noted nothing count as none."""
+        return float(sum(note.get("seconds", 0.0) for note in self.sidecars().values()))
+
     def _require_complete(self) -> None:
         verify.require_complete(self._folder, self._identity, self.commits)
 

@@ -149,11 +149,11 @@ def outcome(verdict: Verdict) -> str:
     undecided = sum(rule.passed and rule.value is None for rule in verdict.rules)
     judged = len(verdict.rules) - undecided
     text = f"{'PASS' if verdict.passed else 'FAIL'} {judged - len(verdict.failures())}/{judged} rules"
-    return text + (f", {undecided} not decidable," if undecided else "")
+    return text + (f", {undecided} not decidable" if undecided else "")
 
 
 def _tell(verdict: Verdict, seconds: float, path: Path, aimed: str | None) -> None:
-    say("validate", f"{outcome(verdict)} of '{verdict.suite}', {duration(seconds)}: {short(path)}")
+    say("validate", f"{outcome(verdict)}, by '{verdict.suite}', {duration(seconds)}: {short(path)}")
     if aimed:
         say("", aimed)
     for rule in verdict.failures():

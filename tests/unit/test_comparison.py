@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import command_line
 import numpy as np
@@ -297,8 +298,19 @@ def test_a_damaged_store_is_found_also_when_it_was_judged_before(here, monkeypat
 def test_runs_that_held_out_different_episodes_are_refused_with_the_way_out(here):
     with pytest.raises(ConfigError, match="different episodes") as caught:
         plan(["first", "seed-1"], None, CHOICES)
-    assert "first: 6 (seed 0, held_out 0.25); seed-1: 6 (seed 1, held_out 0.25)" in caught.value.found
+    assert "first: 6 (seed 0, 25% of the episodes); seed-1: 6 (seed 1, 25% of the episodes)" in caught.value.found
     assert caught.value.fix == "synthpipe run seed-1/config.yaml -o seed-1-again --set seed=0 --set held_out=0.25"
+
+
+def test_episodes_that_are_named_one_by_one_are_told_and_typed_too(here):
+    """As the versions of `synthpipe augment` name them."""
+    shutil.copytree("first", "named")
+    config = Path("named/config.yaml")
+    config.write_text(config.read_text().replace("held_out: 0.25", "held_out: [1, 2, 3, 4]"))
+    with pytest.raises(ConfigError, match="different episodes") as caught:
+        plan(["named", "seed-1"], None, CHOICES)
+    assert "(seed 0, 4 episodes)" in caught.value.found
+    assert caught.value.fix.endswith("--set seed=0 --set 'held_out=[1,2,3,4]'")
 
 
 def test_runs_of_other_data_are_refused(here):

@@ -109,7 +109,7 @@ def test_rules_that_could_not_be_decided_did_not_pass(real, tmp_path):
     suite = Suite.parse({"name": "open", "rules": rules})
     file = saved(tmp_path / "theirs.npz", toy_data.toy_dataset(seed=1).transitions())
     verdict = judge_file(file, Against(real, suite, **QUICK, pictures=False), tmp_path / "audit")
-    assert outcome(verdict) == "PASS 1/1 rules, 1 not decidable,"
+    assert outcome(verdict) == "PASS 1/1 rules, 1 not decidable"
     text = write_page(tmp_path / "audit", "Open", fix="none").read_text()
     assert "all 1 rule of the suite 'open' that could be decided (1 could not)" in text
     assert text.count("✓ pass<") == 1

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from synth_pipeline.diffusion.loop import TrainingDivergedError
 from synth_pipeline.diffusion.trainer import Trainer, TrainerConfig, soft_update
-from synth_pipeline.errors import CheckpointError
+from synth_pipeline.errors import CheckpointError, TrainingDivergedError
 
 CONFIG = TrainerConfig(gradient_steps=40, batch_size=16, warmup_steps=5, log_every=10, precision="float32")
 

@@ -9,7 +9,7 @@ from synth_pipeline.agents.base import build
 from synth_pipeline.agents.replay import Mixture
 from synth_pipeline.data.containers import Episodes
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.diffusion.loop import TrainingDivergedError
+from synth_pipeline.errors import TrainingDivergedError
 from synth_pipeline.evaluation.divergence import Monitor, effective_horizon
 from synth_pipeline.evaluation.statistics import Diverged
 

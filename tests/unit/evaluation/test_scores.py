@@ -8,9 +8,14 @@ import pytest
 
 from synth_pipeline import envs
 from synth_pipeline.data.fields import Field
-from synth_pipeline.diffusion.loop import TrainingDivergedError
 from synth_pipeline.envs.base import EnvironmentModel, EnvironmentSpec, Outcome, box
-from synth_pipeline.errors import ConfigError, EnvironmentModelError, SourceError, UnknownNameError
+from synth_pipeline.errors import (
+    ConfigError,
+    EnvironmentModelError,
+    SourceError,
+    TrainingDivergedError,
+    UnknownNameError,
+)
 from synth_pipeline.evaluation.scores import (
     Evaluation,
     evaluate_actor,

@@ -11,8 +11,7 @@ from worlds import roll
 
 from synth_pipeline.agents.bc import BC
 from synth_pipeline.data.split import split_dataset
-from synth_pipeline.diffusion.loop import TrainingDivergedError
-from synth_pipeline.errors import ConfigError
+from synth_pipeline.errors import ConfigError, TrainingDivergedError
 from synth_pipeline.evaluation import arms as arms_module
 from synth_pipeline.evaluation import cells as cells_module
 from synth_pipeline.evaluation.cells import Task, make_arm, run_cell

@@ -12,11 +12,10 @@ from synth_pipeline.agents.replay import Mixture
 from synth_pipeline.data.containers import Episodes
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.spec import DatasetSpec, transition_fields
-from synth_pipeline.diffusion.loop import TrainingDivergedError
 from synth_pipeline.envs.base import EnvironmentModel, EnvironmentSpec, Outcome, box, dataset_fields
 from synth_pipeline.envs.point_mass import PointMass
 from synth_pipeline.envs.rollout import rollout
-from synth_pipeline.errors import CheckpointError, ConfigError, SourceError, UnknownNameError
+from synth_pipeline.errors import CheckpointError, ConfigError, SourceError, TrainingDivergedError, UnknownNameError
 from synth_pipeline.evaluation.monte_carlo import (
     MonteCarlo,
     fixed_policy,

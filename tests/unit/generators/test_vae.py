@@ -5,7 +5,7 @@ from toy_data import SPEC, toy_dataset
 
 from synth_pipeline.data.containers import Episodes
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.diffusion.loop import TrainingDivergedError
+from synth_pipeline.errors import TrainingDivergedError
 from synth_pipeline.generators.vae import VAE, VAEConfig, _Network
 from synth_pipeline.seeding import Stage, stream
 
