@@ -21,7 +21,7 @@ SUMMARY = "summary.json"
 
 
 @flow
-def benchmark(
+def benchmark(  # noqa: PLR0913  the fields of the form
     datasets: list[str],
     generators: list[str] = ["synther", "smote"],
     seeds: Annotated[int, Field(ge=1)] = 1,
@@ -30,6 +30,7 @@ def benchmark(
     settings: list[str] = [],
     workers: Workers = None,
     scheduler: str | None = None,
+    over_an_hour: bool = False,
 ) -> Path:
     """Fit every generator on every dataset with every seed, and judge those of equal dataset and seed by one ruler.
 
@@ -42,6 +43,7 @@ def benchmark(
         settings: Overrides of it, e.g. collect.rows=20000.
         workers: Processes; none: 1.
         scheduler: Address of a Dask scheduler, e.g. tcp://host:8786, instead of processes.
+        over_an_hour: Go ahead even when making the rows of a run takes more than an hour.
 
     Returns:
         The summary (JSON): a row for every run.
@@ -60,7 +62,7 @@ def benchmark(
         for generator in generators:
             cell = (dataset, seed, generator)
             try:
-                _made(places[cell], preset, cells[cell], workers_of(workers, scheduler))
+                _made(places[cell], preset, cells[cell], workers_of(workers, scheduler), over_an_hour)
                 runs.append(str(places[cell]))
             except SynthPipelineError as error:  # the others are worth having
                 failed.append(f"{places[cell]}: {error.what}")
@@ -76,10 +78,10 @@ def benchmark(
     return out / SUMMARY
 
 
-def _made(run: Path, preset: str, settings: list[str], where: int | str) -> None:
+def _made(run: Path, preset: str, settings: list[str], where: int | str, yes: bool) -> None:
     tasks.collect(preset, settings, where)
     tasks.train(run, preset, settings)
-    tasks.generate(run, preset, settings, where, True)
+    tasks.generate(run, preset, settings, where, yes)
 
 
 def _rows(dataset: str, seed: int, board: dict[str, Any]) -> list[dict[str, Any]]:

@@ -19,10 +19,11 @@ from synth_pipeline.data.split import Split, split_dataset
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.export.augmented import free_id
 from synth_pipeline.export.stage import write_export, written
+from synth_pipeline.fitting import fit_generator
 from synth_pipeline.generators import base as generators
 from synth_pipeline.judgement import Against, judge_store, verify
 from synth_pipeline.run_config import RunConfig, keep_config, require_place, store_url
-from synth_pipeline.runs import Run, clear_partials, require_space, write_bytes
+from synth_pipeline.runs import Run, require_space, write_bytes
 from synth_pipeline.scale.estimate import confirm_hours, estimate, missing_rows
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
 from synth_pipeline.scale.generation import (
@@ -36,14 +37,13 @@ from synth_pipeline.scale.generation import (
     require_model,
     rules_of,
     source_of,
-    update_seed,
 )
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources import collect as collecting
-from synth_pipeline.sources.base import hash_prefix, units
+from synth_pipeline.sources.base import units
 from synth_pipeline.store import Commit, ShardTask
 from synth_pipeline.store.lock import working
-from synth_pipeline.tracking import FitProgress, counted, duration, say, short, tracking
+from synth_pipeline.tracking import counted, say, short
 from synth_pipeline.validation.gate import load_suite, require_passed
 from synth_pipeline.validation.judging import CARD, outcome
 from synth_pipeline.validation.leaderboard import GENERATION, TRAINING
@@ -122,32 +122,7 @@ def train(run: Run, config: RunConfig, *, tracker: str = "jsonl", warm_from: Pat
             return train(run, config, tracker=tracker, warm_from=warm_from)
         start(run, config)
         say("train", f"{kind} on {len(parts.train):,} rows of {config.dataset} {_held_out(parts.split)}")
-        begin = time.perf_counter()
-        checkpoint = run.training_state(key)
-        if warm_from is None and run.began_training(key):
-            say("", "a training that was cut short goes on from its last checkpoint")
-        with tracking(run.folder("model"), tracker) as metrics, FitProgress(metrics) as progress:
-            if warm_from is None:
-                generator = generators.build(config.generator)
-                generator.fit(parts.train, seed=config.seed, report=progress, checkpoint=checkpoint)
-            else:
-                new, share = update_seed(config, fingerprint), config.augment.share
-                generator = generators.updated(warm_from, parts.train, seed=new, share=share, report=progress)
-        seconds = time.perf_counter() - begin
-        extra = {
-            **{"made_from": settings, "fingerprint": fingerprint, "key": key},
-            "spec": dataset.spec.plain(),
-            "held_out_episodes": parts.split.held_out.tolist() if parts.split else None,
-            **{"units": units(dataset), "history": hash_prefix(dataset, units(dataset))},
-            "warm_from": None if warm_from is None else fitted_facts(warm_from, config).key,
-            "seconds": seconds,
-        }
-        clear_partials(folder)
-        generators.save(generator, folder, extra=extra)
-        run.drop_training_states()
-    for note in generator.notes() if isinstance(generator, generators.Noted) else []:
-        say("", note)
-    say("train", f"fitted in {duration(seconds)}: {short(folder)}")
+        fit_generator(run, config, dataset, parts, fingerprint, tracker=tracker, warm_from=warm_from)
     return folder
 
 

@@ -97,7 +97,8 @@ class Layout:
             if field.kind in ("token", "image", "index"):
                 raise ConfigError(
                     f"field '{field.name}' is a {field.kind} and cannot be packed into a vector",
-                    fix="use a codec that turns it into continuous latents first",
+                    accepted="continuous, binary and categorical fields",
+                    fix="leave it out, or encode it into continuous columns before",
                 )
         self.fields = fields
 

@@ -1,7 +1,7 @@
 """Normalizers: fitted on real rows, saved with the model, inverted on every sample.
 
-All work on the last axis of x `[*lead, channels]`. `is_affine` says whether half-spaces stay half-spaces;
-methods that need physical half-spaces (barriers, value gradients in physical units) refuse the others.
+All work on the last axis of x `[*lead, channels]`. `is_affine` says whether half-spaces stay half-spaces, which methods
+with barriers or value gradients in physical units need.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Conditional:
             y: `[n, o]`.
             groups: `[n]`, rows that belong together (episodes): a member leaves out whole groups.
             seed: Seed of the run.
-            address: Separates the random draws of several models of one run.
+            address: Separates the initial weights of several models of one run.
             name: Name of the phases.
             phases: Where progress and state go.
 

@@ -143,7 +143,7 @@ class Regressor:
             x: `[n, i]`, physical units.
             y: `[n, o]`.
             seed: Seed of the run.
-            address: Separates the random draws of several regressors of one run.
+            address: Separates the initial weights of several regressors of one run.
             left_out: `[n]`, the member that does not see a row, -1 where all do; None: all see all.
             report: Called now and then with (step, total steps, values).
             checkpoint: File for resumable state.

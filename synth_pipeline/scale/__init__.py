@@ -1,1 +1,1 @@
-"""From a plan to tasks: local processes (and Dask, later). The only room that may import dask."""
+"""From a plan to tasks: processes of this machine, or a Dask cluster. The only room that may import dask."""

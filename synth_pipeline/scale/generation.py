@@ -26,7 +26,6 @@ from synth_pipeline.runs import Run, file_hash, read_json, write_bytes
 from synth_pipeline.seeding import Stage, integer_seed, stream
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources.base import Source
-from synth_pipeline.sources.collect import CollectedSource
 from synth_pipeline.store import Commit, Plan, Schema, ShardTask, Store
 from synth_pipeline.validation.rules import Rules
 
@@ -52,10 +51,9 @@ class Generation:
 
 
 def source_of(config: RunConfig) -> Source:
-    """Where the run's dataset comes from."""
-    if config.dataset in catalog.entries():
-        return CollectedSource(config.dataset, rows=config.collect.rows)
-    return sources.resolve(config.dataset)
+    """Where the run's dataset comes from; a size is that of a dataset which is collected."""
+    rows = config.collect.rows if config.dataset in catalog.entries() else None
+    return sources.resolve(config.dataset, rows=rows)
 
 
 def made_from(config: RunConfig) -> dict[str, Any]:

@@ -42,11 +42,6 @@ def is_id(name: str) -> bool:
     return DATASET_ID.fullmatch(name) is not None
 
 
-def is_dataset(folder: Path) -> bool:
-    """Whether a folder is laid out as a Minari dataset."""
-    return (folder / "data" / "metadata.json").is_file()
-
-
 def read_metadata(folder: Path) -> dict[str, Any]:
     """The metadata of the dataset in `folder`.
 

@@ -159,8 +159,3 @@ class ModulatedMLP(nn.Module):
             h = block(h, modulation + offset)
         out: Tensor = self.output(self.norm(h))
         return out
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Number of trained parameters."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)

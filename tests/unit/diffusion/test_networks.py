@@ -3,7 +3,11 @@
 import pytest
 import torch
 
-from synth_pipeline.diffusion.networks.mlp import ModulatedMLP, RandomFourier, ResidualMLP, count_parameters
+from synth_pipeline.diffusion.networks.mlp import ModulatedMLP, RandomFourier, ResidualMLP
+
+
+def count_parameters(network):
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(42, 25_552_682), (27, 25_520_027)])
