@@ -21,7 +21,7 @@ from synth_pipeline import store
 from synth_pipeline.envs.mujoco_locomotion import Hopper
 from synth_pipeline.plots.style import INK, SYNTHETIC, Floats, styled, to_svg
 from synth_pipeline.run_config import open_run
-from synth_pipeline.scale.generation import source_of
+from synth_pipeline.scale.fitted import source_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -42,7 +42,8 @@ from synth_pipeline import store
 from synth_pipeline.run_config import RunConfig, open_run
 from synth_pipeline.runs import Run
 from synth_pipeline.scale import window
-from synth_pipeline.scale.generation import GenerateShard, Generation, ShippedModel, plan_run, trained_model
+from synth_pipeline.scale.fitted import trained_model
+from synth_pipeline.scale.generation import GenerateShard, Generation, ShippedModel, plan_run
 from synth_pipeline.scale.tasks import map_tasks
 from synth_pipeline.store import Commit, Plan, commits
 from synth_pipeline.store.folder import open_folder

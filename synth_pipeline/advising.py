@@ -8,7 +8,7 @@ from pathlib import Path
 
 from synth_pipeline import sources
 from synth_pipeline.data.split import SplitData, split_dataset
-from synth_pipeline.evaluating import ERRORS, acted_in, planned, states_to_judge
+from synth_pipeline.evaluating import ERRORS, OWN, acted_in, made, planned, states_to_judge
 from synth_pipeline.evaluation.advice import (
     HELD_OUT,
     Advice,
@@ -25,8 +25,9 @@ from synth_pipeline.evaluation.advice import (
 from synth_pipeline.evaluation.statistics import paired_difference
 from synth_pipeline.evaluation.study import Cell, StudyConfig
 from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, table
-from synth_pipeline.runs import write_json
+from synth_pipeline.runs import require_folder, write_json
 from synth_pipeline.scale.studies import Results, run_study
+from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import console, say
 
 ADVICE = "advice.json"
@@ -49,19 +50,21 @@ def advise(
         ConfigError: When the environment is not known, or there are too few rows.
         UnknownNameError: When no policy is shipped that values could be asked of.
     """
+    require_folder(folder, (*OWN, ADVICE), "advice")
     split = split_for_advice(dataset, rows)
     config, training = probed_in(split, config), len(split.train)
     study = trials(dataset, rows, training, config)
-    results = run_study(study, folder, workers=workers, yes=yes, only=partial(tried, study))
-    _show(study, results)
-    found, confirmed = judged(study, results, training), []
-    for arm in (trial.arm for trial in found if helps(trial)):
-        again = confirmation(dataset, rows, arm, config)
-        confirmed.append(_confirmed(arm, run_study(again, folder, workers=workers, yes=yes)))
-        if helps(confirmed[-1]):
-            break
-    advice = concluded(found, confirmed, config, training, held_out_episodes(split))
-    write_json(folder / ADVICE, advice.plain())
+    with working(made(folder)):
+        results = run_study(study, folder, workers=workers, yes=yes, only=partial(tried, study))
+        _show(study, results)
+        found, confirmed = judged(study, results, training), []
+        for arm in (trial.arm for trial in found if helps(trial)):
+            again = confirmation(dataset, rows, arm, config)
+            confirmed.append(_confirmed(arm, run_study(again, folder, workers=workers, yes=yes)))
+            if helps(confirmed[-1]):
+                break
+        advice = concluded(found, confirmed, config, training, held_out_episodes(split))
+        write_json(folder / ADVICE, advice.plain())
     for number, text in enumerate(advice.sentences()):
         say("" if number else "advice", text)
     return advice
@@ -85,7 +88,7 @@ def split_for_advice(dataset: str, rows: int | None) -> SplitData:
     Raises:
         ConfigError: When the environment is not known.
     """
-    return split_dataset(acted_in(sources.resolve(dataset, rows=rows).load()), held_out=HELD_OUT)
+    return split_dataset(acted_in(sources.real_source(dataset, rows=rows).load()), held_out=HELD_OUT)
 
 
 def probed_in(split: SplitData, config: AdviceConfig) -> AdviceConfig:

@@ -28,7 +28,7 @@ from synth_pipeline.errors import ConfigError
 from synth_pipeline.export.augmented import default_id
 from synth_pipeline.run_config import CONFIG, RunConfig, keep_config, open_run
 from synth_pipeline.runs import Run, read_object, staged_directory, write_json
-from synth_pipeline.scale.generation import FittedFacts, fitted_facts, made_from, source_of, trained_model
+from synth_pipeline.scale.fitted import FittedFacts, fitted_facts, made_from, source_of, trained_model
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources import collect as collecting
 from synth_pipeline.sources.base import hash_prefix, units

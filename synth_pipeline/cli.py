@@ -151,7 +151,7 @@ def train(
     """Fit a generator on the training episodes of a dataset (a tenth of the episodes is held out)."""
     from synth_pipeline import stages
     from synth_pipeline.config import flat
-    from synth_pipeline.scale.generation import source_of
+    from synth_pipeline.scale.fitted import source_of
     from synth_pipeline.sources import catalog
 
     run, place = Run(out), out / CONFIG
@@ -231,17 +231,18 @@ def export(
 ) -> None:
     """Write the augmented dataset (Minari, flat HDF5, card) and read it back."""
     from synth_pipeline import stages
+    from synth_pipeline.export.augmented import export_bytes
     from synth_pipeline.scale.fill import filled_store
-    from synth_pipeline.scale.generation import source_of
+    from synth_pipeline.scale.fitted import source_of
 
     changes = [f"export.minari_id={minari_id}"] if minari_id else []
     changes += [f"export.one_step={one_step}"] if one_step is not None else []
     run, config = open_run(run_directory, changes)
     if dry_run:
         stages.exportable(run, config, allow_failed=allow_failed)
-        target, real = filled_store(run, config), len(source_of(config).load())
-        size = (real + len(target)) * target.schema.row_bytes / 1e6
-        what = f"{real:,} real rows and {len(target):,} synthetic ones, {size:,.1f} MB"
+        target, real = filled_store(run, config), source_of(config).load()
+        size = export_bytes(real, target, config.export.one_step) / 1e6
+        what = f"{len(real):,} real rows and {len(target):,} synthetic ones, {size:,.1f} MB"
         planned_only("export", f"{what}, as Minari and flat HDF5 into {short(run.folder('export'))}")
         return
     folder = stages.export(run, config, allow_failed=allow_failed)
@@ -330,7 +331,8 @@ def _plan_whole(config: RunConfig) -> None:
     """One line a stage of what `run` would do."""
     from synth_pipeline.config import flat
     from synth_pipeline.generators.base import build
-    from synth_pipeline.scale.generation import generated_schema, source_of
+    from synth_pipeline.scale.fitted import source_of
+    from synth_pipeline.scale.generation import generated_schema
     from synth_pipeline.sources import catalog
     from synth_pipeline.sources.collect import collection
     from synth_pipeline.validation.gate import load_suite

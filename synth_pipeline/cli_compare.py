@@ -34,11 +34,12 @@ def compare(
     Without --real, against the dataset of the runs. Always ends with 0: a comparison is no gate.
     """
     from synth_pipeline import comparison
+    from synth_pipeline.runs import require_folder
     from synth_pipeline.validation.rules import Rules
 
     loaded = None if rules is None else Rules.load(rules)
     choices = comparison.Choices(suite, loaded, learn_oracle=not known_only)
-    comparison.require_folder(out)
+    require_folder(out, comparison.OWN, "a comparison")
     planned = comparison.plan(whats, real, choices)
     _tell_plan(planned, out, dry_run)
     if dry_run:

@@ -51,6 +51,7 @@ def evaluate(
     fixed policy beside the scores: evaluation.values=true.
     """
     from synth_pipeline import evaluating, stages
+    from synth_pipeline.validation.judging import CARD
 
     if (run_directory is None) == (dataset is None):
         raise ConfigError(
@@ -68,7 +69,7 @@ def evaluate(
         run, config = None, RunConfig.parse(override({"dataset": dataset}, settings or []), where="options")
         folder = out or evaluating.default_folder(config.dataset)
     if agents is not None:
-        named = {name: config.evaluation.agents.get(name, {}) for name in agents.split(",")}
+        named = {name: config.evaluation.agents.get(name, {}) for name in map(str.strip, agents.split(","))}
         config = config.replace(evaluation=config.evaluation.replace(agents=named))
     chosen = workers_of(workers, scheduler)
     if dry_run:
@@ -77,8 +78,10 @@ def evaluate(
         say("evaluate", short(evaluating.evaluate_alone(config, folder, workers=chosen, yes=yes)))
     else:
         evaluating.evaluate(run, config, workers=chosen, yes=yes)
-        stages.report(run)
-        suggest("report", str(run_directory))
+        if (run.folder("validation") / CARD).exists():
+            stages.report(run)
+        else:
+            suggest("validate", str(run_directory))
 
 
 def advise(

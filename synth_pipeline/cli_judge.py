@@ -115,7 +115,7 @@ class _Judged(NamedTuple):
         from synth_pipeline.validation.rules import Rules
 
         for dataset in filter(None, (self.real, self.unseen)):
-            sources.resolve(dataset).describe()
+            sources.real_source(dataset).describe()
         if self.rules is not None:
             Rules.load(self.rules)
         _plan_judging(label, load_suite(self.suite or "default"), rows, self.what)
@@ -123,16 +123,17 @@ class _Judged(NamedTuple):
     def write(self, folder: Path, opened: Store | None = None, workers: int | str = 1) -> None:
         """Judge, write the page, and fail when a rule failed; a store is streamed, a file is read whole."""
         from synth_pipeline import sources
-        from synth_pipeline.judgement import Against, judge_file, judge_store, with_unseen, write_page
-        from synth_pipeline.runs import read_json
+        from synth_pipeline.judgement import OWN, Against, judge_file, judge_store, with_unseen, write_page
+        from synth_pipeline.runs import read_json, require_folder
         from synth_pipeline.validation.gate import load_suite, require_rules
         from synth_pipeline.validation.judging import CARD
         from synth_pipeline.validation.rules import Rules
 
+        require_folder(folder, OWN, "an audit")
         suite, rules = load_suite(self.suite or "default"), None if self.rules is None else Rules.load(self.rules)
-        data, held_out = sources.load(self.real), None
+        data, held_out = sources.real_source(self.real).load(), None
         if self.unseen is not None:
-            data, held_out = with_unseen(data, sources.load(self.unseen))
+            data, held_out = with_unseen(data, sources.real_source(self.unseen).load())
         against = Against(data, suite, held_out, rules, learn_oracle=not self.known_only)
         if opened is None:
             judge_file(self.what, against, folder)

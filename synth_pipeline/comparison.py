@@ -37,7 +37,7 @@ from synth_pipeline.errors import ConfigError
 from synth_pipeline.generators import base as generators
 from synth_pipeline.judgement import Against
 from synth_pipeline.run_config import ValidationSettings
-from synth_pipeline.runs import Run, read_json, write_bytes, write_json
+from synth_pipeline.runs import Run, read_json, require_folder, write_bytes, write_json
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import Parts, counted, duration, say, short
@@ -50,7 +50,7 @@ from synth_pipeline.validation.rules import Rules
 from synth_pipeline.validation.scorecard import DISTRIBUTIONS, FAMILIES, METRICS, Reference, scorecard
 
 FEWEST = 4  # held-out episodes: two to set aside, two to hold against
-CARDS, BOARD, PAGE = "cards", "leaderboard.json", "leaderboard.html"
+CARDS, BOARD, PAGE = OWN = "cards", "leaderboard.json", "leaderboard.html"
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def compare(comparison: Comparison, folder: Path) -> dict[str, Any]:
         BusyError: When another process compares into the same folder.
         StoreError: When a store is damaged.
     """
-    require_folder(folder)
+    require_folder(folder, OWN, "a comparison")
     with working(Run(folder)):
         cards, made = judged(comparison, folder)
         board = _board(comparison, cards)
@@ -330,24 +330,3 @@ def _same(path: Path, board: Mapping[str, Any]) -> bool:
         return path.exists() and read_json(path) == json.loads(json.dumps(board))
     except ConfigError:  # not JSON: written anew
         return False
-
-
-def require_folder(folder: Path) -> None:
-    """Fail before work begins when the output folder is something else.
-
-    Raises:
-        ConfigError: When it is a file, or holds what no comparison wrote.
-    """
-    blocked = next((part for part in (folder, *folder.parents) if part.exists() and not part.is_dir()), None)
-    names = (
-        sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) if folder.is_dir() else []
-    )
-    foreign = [name for name in names if name not in (CARDS, BOARD, PAGE)]
-    if blocked is None and not foreign:
-        return
-    raise ConfigError(
-        f"a comparison cannot be written into '{folder}'",
-        found=f"'{blocked}' is a file" if blocked else ", ".join(foreign[:5]),
-        accepted="the folder of an earlier comparison, an empty folder, or a path that does not exist yet",
-        fix="choose another folder with -o",
-    )

@@ -25,7 +25,7 @@ from synth_pipeline.judgement import file_table, store_table
 from synth_pipeline.run_config import CONFIG, RunConfig, open_run
 from synth_pipeline.runs import Run
 from synth_pipeline.scale.fill import filled_store
-from synth_pipeline.scale.generation import FittedFacts, fitted_facts, source_of, trained_model
+from synth_pipeline.scale.fitted import FittedFacts, fitted_facts, source_of, trained_model
 from synth_pipeline.seeding import Stage, stream
 from synth_pipeline.sources.base import Source, hash_arrays
 from synth_pipeline.store import Store
@@ -110,7 +110,7 @@ def source_for(real: str | None, runs: Mapping[str, OpenRun]) -> Source:
             accepted="at least one run directory, or --real DATASET",
             fix=EXAMPLE,
         )
-    return sources.resolve(real)
+    return sources.real_source(real)
 
 
 def agreed_split(runs: Mapping[str, OpenRun], fingerprint: str) -> Integers | None:

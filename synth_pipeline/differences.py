@@ -18,7 +18,7 @@ from synth_pipeline.config import flat
 from synth_pipeline.export.stage import BEGUN
 from synth_pipeline.run_config import LABELS, RunConfig, open_run, store_url
 from synth_pipeline.runs import Run, read_object
-from synth_pipeline.scale.generation import FittedFacts, fitted_facts
+from synth_pipeline.scale.fitted import FittedFacts, fitted_facts
 from synth_pipeline.store import Store
 from synth_pipeline.tracking import duration
 from synth_pipeline.validation.judging import CARD

@@ -24,8 +24,8 @@ from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import lines, scale_of, sentence, table
 from synth_pipeline.evaluation.value_probe import LEAST_STATES, ProbeConfig
 from synth_pipeline.run_config import RunConfig, store_url
-from synth_pipeline.runs import Run, write_json
-from synth_pipeline.scale import generation
+from synth_pipeline.runs import Run, friendly_os_errors, require_folder, write_json
+from synth_pipeline.scale import fitted
 from synth_pipeline.scale.fill import filled_store
 from synth_pipeline.scale.studies import Bill, Wanted, bill, run_study, tasks_of
 from synth_pipeline.sources import catalog
@@ -34,8 +34,10 @@ from synth_pipeline.tracking import console, counted, duration, say
 from synth_pipeline.validation.picture_files import Picture, write_pictures
 
 RESULTS, PICTURES = "results.json", "pictures"
+OWN = ("rows", "cells")  # what a study writes into its folder
 ERRORS = "score: minus the error of the values of a fixed policy, in standard deviations of the true ones"
 MIXED = "mixed"  # the arm with the rows of the run
+CONTROLS = ("smote", "noise", "learned", "relabelled", "duplicate", "top", "fresh", "regularised")
 REGULARISED, WEIGHT_DECAY = "regularised", 0.1  # real rows alone: does a regulariser do what further rows do?
 
 
@@ -51,9 +53,19 @@ def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
     for kind in (str(given.get("kind", name)) for name, given in settings.agents.items()):
         if kind not in AGENTS.names():
             raise unknown_name("agent", kind, AGENTS.names())
+    for name in settings.controls:
+        if name not in CONTROLS:
+            raise unknown_name("control", name, CONTROLS)
     arms: dict[str, Any] = {"real": {}}
+    if run is None and settings.controls:
+        raise ConfigError(
+            "controls stand beside the rows of a run",
+            found=f"evaluation.controls {', '.join(settings.controls)}, and no run",
+            fix="leave them out, or: synthpipe evaluate RUN",
+        )
     if run is not None:
         target, url = filled_store(run, config), store_url(run, config)
+        fitted.require_model(fitted.trained_model(run, config), config)
         mixing = {"rows": min(settings.rows, len(target)), "share": settings.share, "use_in": settings.use_in}
         arms[MIXED] = {"kind": STORE, "store": url, **mixing}
         arms |= {name: _control(name, url, config, mixing) for name in settings.controls}
@@ -80,7 +92,7 @@ def _control(name: str, url: str, config: RunConfig, mixing: Mapping[str, Any]) 
         return {**mixing, "kind": name, "store": url}
     if name != "fresh":
         return {**mixing, "kind": name}
-    data = generation.source_of(config).load()
+    data = fitted.source_of(config).load()
     unseen = split_dataset(data, held_out=config.held_out, seed=config.seed).held_out
     if unseen is None:
         what = "fresh real rows are those of the held-out episodes, and there are none"
@@ -159,7 +171,7 @@ def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool =
 
 def evaluate_where_known(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False) -> None:
     """`evaluate` as a stage of a run: left out, and said so, where no agent can act in the environment."""
-    if generation.source_of(config).load().spec.environment is None:
+    if fitted.source_of(config).load().spec.environment is None:
         say("evaluate", f"left out: the environment of {config.dataset} is not known here, so no agent can act in it")
         return
     evaluate(run, config, workers=workers, yes=yes)
@@ -167,13 +179,22 @@ def evaluate_where_known(run: Run, config: RunConfig, *, workers: int | str = 1,
 
 def evaluate_alone(config: RunConfig, folder: Path, *, workers: int | str = 1, yes: bool = False) -> Path:
     """Train agents on a dataset as it is: the plainest baseline; writes `results.json` into a folder."""
+    require_folder(folder, (*OWN, RESULTS, PICTURES), "an evaluation")
     study = study_of(None, config)
     probe = values_of(study, config)
-    found, drawn = measured(study, folder, workers=workers, yes=yes)
-    values = None if probe is None else measured_values(probe, folder, workers=workers, yes=yes)
-    write_pictures(folder / PICTURES, drawn, digest=content_hash(study))
-    write_json(folder / RESULTS, {**found, "values": values})
+    with working(made(folder)):
+        found, drawn = measured(study, folder, workers=workers, yes=yes)
+        values = None if probe is None else measured_values(probe, folder, workers=workers, yes=yes)
+        write_pictures(folder / PICTURES, drawn, digest=content_hash(study))
+        write_json(folder / RESULTS, {**found, "values": values})
     return folder / RESULTS
+
+
+def made(folder: Path) -> Run:
+    """A folder that works as a run does: one process at a time."""
+    with friendly_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return Run(folder)
 
 
 def measured(

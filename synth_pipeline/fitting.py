@@ -11,7 +11,7 @@ from synth_pipeline.data.split import SplitData
 from synth_pipeline.generators import base as generators
 from synth_pipeline.run_config import RunConfig
 from synth_pipeline.runs import Run, clear_partials
-from synth_pipeline.scale.generation import FittedFacts, fitted_facts, made_from, update_seed
+from synth_pipeline.scale.fitted import FittedFacts, fitted_facts, made_from, update_seed
 from synth_pipeline.sources.base import hash_prefix, units
 from synth_pipeline.tracking import FitProgress, duration, say, short, tracking
 

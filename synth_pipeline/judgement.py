@@ -23,6 +23,7 @@ from synth_pipeline.generators import base as generators
 from synth_pipeline.runs import write_bytes
 from synth_pipeline.scale.reading import by_shards, damaged_shards
 from synth_pipeline.seeding import Stage, stream
+from synth_pipeline.sources.real import synthetic_rows
 from synth_pipeline.store import Store
 from synth_pipeline.tracking import FitProgress, say, short
 from synth_pipeline.validation.gate import Suite, Verdict
@@ -39,6 +40,7 @@ from synth_pipeline.validation.truth import known_truth
 HEADLINE = "oracle.mean"
 CONTROLS: dict[str, dict[str, Any]] = {"SMOTE": {"kind": "smote"}, "noise": {"kind": "noise"}}
 UNKNOWN = {"generator": {"kind": "unknown"}}  # of files, and of stores that no generator made
+OWN = (CARD, "expectations", "pictures", "report.html")  # what judging writes into a folder
 EPISODE_ROWS = 50_000  # of a table of trajectories, at most, that are judged as trajectories
 
 
@@ -148,7 +150,7 @@ def judge_file(name: str, against: Against, folder: Path) -> Verdict:
 
 
 def file_table(name: str) -> Table:
-    """Anyone's data as a table to judge; it is read whole.
+    """Anyone's data as a table to judge, without the rows that are marked as real; it is read whole.
 
     Raises:
         SourceError: When it cannot be read, holds NaN, or no rows.
@@ -157,6 +159,9 @@ def file_table(name: str) -> Table:
     data = source.load()
     if not len(data):
         raise SourceError(f"'{name}' holds no rows", found="0 rows", accepted="at least one transition")
+    if (made := synthetic_rows(data)) is not None:
+        say("", f"{name}: {len(made):,} of {len(data):,} rows are marked as synthetic, and these are judged")
+        data = made
     about = {"path": name, "digest": source.fingerprint(), "rows": len(data), **UNKNOWN}
     episodes = None if data.episodes is None else _first(data.episodes)
     return Table(data, about, episodes)

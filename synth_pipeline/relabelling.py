@@ -22,7 +22,7 @@ from synth_pipeline.run_config import (
 )
 from synth_pipeline.runs import Run, clear_partials, require_space, staged_directory, write_json
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
-from synth_pipeline.scale.generation import trained_model
+from synth_pipeline.scale.fitted import trained_model
 from synth_pipeline.scale.labels import PROBE_ROWS, FunctionLabels, GoalLabels, Labels, SimulatorLabels
 from synth_pipeline.scale.relabel import RelabelShard, relabelled_config, relabelled_schema
 from synth_pipeline.store import Store

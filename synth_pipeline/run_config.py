@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field as Setting
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from synth_pipeline import resources
 from synth_pipeline.config import Config, dump_yaml, override, read_yaml
@@ -119,6 +119,12 @@ class RunConfig(Config):
     export: ExportSettings = Setting(ExportSettings(), description="what is written for others")
     evaluation: EvaluationSettings = Setting(EvaluationSettings(), description="agents that learn from it")
     augment: AugmentSettings = Setting(AugmentSettings(), description="what happens when the source has grown")
+
+    @field_validator("generator", mode="after")
+    @classmethod
+    def _of_a_kind(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Settings without a kind are those of the usual one."""
+        return given if "kind" in given else {"kind": "synther", **given}
 
     @property
     def held_out_in_words(self) -> str:

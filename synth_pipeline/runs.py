@@ -15,7 +15,7 @@ import platform
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -185,6 +185,36 @@ def require_space(folder: Path, needed_bytes: int) -> None:
             found=f"{_size(free)} free",
             accepted=f"about {_size(needed_bytes * 1.05)}",
             fix="free some space, or ask for fewer rows",
+        )
+
+
+def require_folder(folder: Path, own: Container[str], what: str) -> None:
+    """Fail before work begins when an output folder is something else.
+
+    Args:
+        folder: Where the output goes.
+        own: Names of what is written there; hidden files are nobody's.
+        what: Who writes, e.g. `a comparison`.
+
+    Raises:
+        ConfigError: When it is a file, or holds anything else.
+        ResourceError: When nothing can be written there.
+    """
+    blocked = next((part for part in (folder, *folder.parents) if part.exists() and not part.is_dir()), None)
+    names = sorted(e.name for e in folder.iterdir() if not e.name.startswith(".")) if folder.is_dir() else []
+    foreign = [name for name in names if name not in own]
+    if blocked is not None or foreign:
+        raise ConfigError(
+            f"{what} cannot be written into '{folder}'",
+            found=f"'{blocked}' is a file" if blocked else ", ".join(foreign[:5]),
+            accepted="the folder of an earlier one, an empty folder, or a path that does not exist yet",
+            fix="choose another folder with -o",
+        )
+    if not os.access(_existing_parent(folder), os.W_OK | os.X_OK):
+        raise ResourceError(
+            f"nothing can be written into '{folder}'",
+            found=f"no right to write in '{_existing_parent(folder)}'",
+            fix="choose another folder with -o, or change its permissions",
         )
 
 

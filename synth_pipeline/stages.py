@@ -26,21 +26,10 @@ from synth_pipeline.run_config import RunConfig, keep_config, require_place, sto
 from synth_pipeline.runs import Run, require_space, write_bytes
 from synth_pipeline.scale.estimate import confirm_hours, estimate, missing_rows
 from synth_pipeline.scale.fill import fill, filled_store, repair_shards
-from synth_pipeline.scale.generation import (
-    GenerateShard,
-    ShippedModel,
-    aim_of,
-    fitted_facts,
-    made_from,
-    plan_run,
-    require_generated,
-    require_model,
-    rules_of,
-    source_of,
-)
+from synth_pipeline.scale.fitted import fitted_facts, made_from, require_model, source_of, trained_model
+from synth_pipeline.scale.generation import GenerateShard, ShippedModel, aim_of, plan_run, require_generated, rules_of
 from synth_pipeline.sources import catalog
 from synth_pipeline.sources import collect as collecting
-from synth_pipeline.sources.base import units
 from synth_pipeline.store import Commit, ShardTask
 from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import counted, say, short
@@ -199,6 +188,7 @@ def validate(run: Run, config: RunConfig, *, workers: int | str = 1) -> Path:
         The scorecard (JSON).
     """
     target = filled_store(run, config)
+    require_model(trained_model(run, config), config)
     source, settings = source_of(config), config.validation
     suite, rules = load_suite(settings.suite), rules_of(config)
     made = (target.digest(), source.fingerprint(), suite, rules, settings, config.seed)
@@ -214,7 +204,8 @@ def validate(run: Run, config: RunConfig, *, workers: int | str = 1) -> Path:
     with working(run):
         chosen = settings.model_dump(include={"learn_oracle", "learn_floor", "expectations", "pictures", "splits"})
         real = source.load()
-        against = Against(real, suite, facts.unseen(units(real)), rules, seed=config.seed, **chosen)
+        facts.require_same(real, source.fingerprint(), config.dataset)
+        against = Against(real, suite, facts.unseen(real), rules, seed=config.seed, **chosen)
         verdict = judge_store(target, against, run.folder("validation"), spent=spent, workers=workers)
         run.finish("validation", key, {"outcome": outcome(verdict), "digest": target.digest()})
     return path
@@ -254,12 +245,14 @@ def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
         return folder
     with working(run):
         if not written(run, key):  # by another process, between the look above and the lock
+            real, fingerprint = source.load(), source.fingerprint()
+            fitted_facts(trained_model(run, config), config).require_same(real, fingerprint, config.dataset)
             write_export(
                 run,
                 key,
                 config.export,
-                real=source.load(),
-                fingerprint=source.fingerprint(),
+                real=real,
+                fingerprint=fingerprint,
                 synthetic=target,
                 card=card,
                 allow_failed=allow_failed,

@@ -97,7 +97,8 @@ def learned_oracle(ensemble: Ensemble) -> Oracle:
     """The ensemble's mean as an oracle, for data without a simulator; it is as good as its own held-out error."""
 
     def oracle(observations: Array, actions: Array) -> Answer:
-        judged = np.isfinite(np.concatenate([observations, actions], axis=1)).all(axis=1)
+        parts = [np.asarray(part).reshape(len(observations), -1) for part in (observations, actions)]
+        judged = np.isfinite(np.concatenate(parts, axis=1)).all(axis=1)
         next_observations, rewards = np.full(observations.shape, np.nan), np.full(len(observations), np.nan)
         if judged.any():
             expected = ensemble.predict(observations[judged], actions[judged])

@@ -48,13 +48,15 @@ def learned_truth(
         report: Called now and then with (step, total steps of both, values).
 
     Returns:
-        `truth` as it is where nothing needs to be learned, and where fewer than two episodes allow no own error.
+        `truth` as it is where nothing needs to be learned, where fewer than two episodes allow no own error, and where
+        observations are classes, which the ensembles do not predict.
 
     Raises:
         SourceError: When no real row can be judged.
         TrainingDivergedError: When a loss stops being finite.
     """
-    halves = None if truth.of_dynamics else next(real_halves(real, splits=1, seed=seed), None)
+    numbers = real.spec.field("observations").kind == "continuous"
+    halves = next(real_halves(real, splits=1, seed=seed), None) if numbers and not truth.of_dynamics else None
     if halves is None:
         return truth
     steps = config.trainer.gradient_steps

@@ -267,8 +267,11 @@ def _change(trial: Trial) -> str:
     if d.value is None or d.low is None or d.high is None:
         alone = f"better wherever real rows alone gave values; these diverged in {counted(d.diverged[1], 'draw')}"
         return alone if d.outlasted else d.why or "not decidable"
-    text = f"error of values lower by {d.value:.3f} of a deviation [{d.low:.3f}, {d.high:.3f}]"
-    return text if trial.multiplier is None else f"{text}, worth {trial.multiplier.value} the real rows"
+    text = f"error of values changes by {-d.value:+.3f} of a deviation [{-d.high:+.3f}, {-d.low:+.3f}]"
+    if (worth := trial.multiplier) is None:
+        return text
+    between = "" if worth.low is None else f" [{worth.low}, {worth.high}]"
+    return f"{text}, worth {worth.value}{between} the real rows"
 
 
 def _plain(trial: Trial) -> dict[str, Any]:

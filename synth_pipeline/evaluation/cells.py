@@ -102,7 +102,7 @@ class Task(NamedTuple):
 
 def source_of(study: StudyConfig) -> Source:
     """Where the real rows come from."""
-    return sources.resolve(study.dataset, rows=study.rows)
+    return sources.real_source(study.dataset, rows=study.rows)
 
 
 def data_of(study: StudyConfig) -> dict[str, dict[str, str]]:
@@ -120,7 +120,7 @@ def data_of(study: StudyConfig) -> dict[str, dict[str, str]]:
 
 @lru_cache(maxsize=2)
 def _parts(dataset: str, rows: int | None, held_out: HeldOut, seed: int) -> SplitData:
-    return split_dataset(sources.resolve(dataset, rows=rows).load(), held_out=held_out, seed=seed)
+    return split_dataset(sources.real_source(dataset, rows=rows).load(), held_out=held_out, seed=seed)
 
 
 def drawn(study: StudyConfig, cell: Cell) -> tuple[Dataset, Dataset | None]:

@@ -13,6 +13,8 @@ from synth_pipeline.data.fields import Array, Field
 from synth_pipeline.data.spec import transition_fields
 from synth_pipeline.errors import SourceError, nearest
 
+LEAST_STEPS = 64  # of float32 that a column which varies spans
+MOST_CLASSES = 1_024
 _BLOCK_VALUES = 1 << 22
 # What others call our columns. Errors say so; nothing is read under these names, which mean other things elsewhere.
 HINTS = {
@@ -79,10 +81,40 @@ def reject_typos(present: Iterable[str], optional: Collection[str], origin: str)
             )
 
 
-def as_float32(values: Array) -> Array:
-    """Values as float32; what overflows becomes inf and is refused by `require_finite`."""
+def as_float32(name: str, values: Array, origin: str) -> Array:
+    """Values as float32; what overflows becomes inf and is refused by `require_finite`.
+
+    Raises:
+        SourceError: When what varies would not vary any more.
+    """
+    wide = np.asarray(values)
     with np.errstate(over="ignore"):
-        return np.asarray(values).astype(np.float32, copy=False)
+        narrow = wide.astype(np.float32, copy=False)
+    if wide.dtype != np.float32 and len(wide):
+        require_resolved(name, wide.min(axis=0), wide.max(axis=0), origin)
+    return narrow
+
+
+def require_resolved(name: str, low: Array, high: Array, origin: str) -> None:
+    """Raise when the range of a component is too small, beside its size, for float32 to tell its values apart.
+
+    Args:
+        name: The column.
+        low: Smallest value of each component, wide.
+        high: Largest.
+        origin: Name of the file or dict.
+    """
+    low, high = (np.asarray(end, np.float64).reshape(-1) for end in (low, high))
+    step = np.maximum(np.abs(low), np.abs(high)) * np.finfo(np.float32).eps
+    lost = np.flatnonzero((high > low) & (high - low < LEAST_STEPS * step))
+    if len(lost):
+        first = lost[0]
+        raise SourceError(
+            f"{origin}: float32, in which rows are kept, cannot hold how '{name}' varies",
+            found=f"component {first} between {low[first]:.9g} and {high[first]:.9g}",
+            accepted=f"a range of at least {LEAST_STEPS} steps of float32 ({LEAST_STEPS * step[first]:.2g} there)",
+            fix="subtract an offset before the column is saved",
+        )
 
 
 def require_finite(name: str, values: Array, origin: str) -> None:
@@ -146,11 +178,13 @@ def action_field(actions: Array, declared: tuple[Array, Array] | None) -> tuple[
 
 def class_field(name: str, values: Array, classes: int, origin: str) -> Field:
     """A categorical column; raises when a value lies outside 0..classes-1."""
-    wrong = np.flatnonzero((values < 0) | (values >= classes))
+    wrong = np.flatnonzero((values < 0) | (values >= min(classes, MOST_CLASSES)))
     if len(wrong) or classes < 2:
-        where = f"{values[wrong[0]]} in row {wrong[0]}" if len(wrong) else f"{classes} class"
         raise SourceError(
-            f"{origin}: column '{name}' does not hold classes", found=where, accepted=f"integers 0 to {classes - 1}"
+            f"{origin}: column '{name}' does not hold classes",
+            found=f"{values[wrong[0]]} in row {wrong[0]}" if len(wrong) else f"{classes} class",
+            accepted=f"integers 0 to {min(classes, MOST_CLASSES) - 1:,}",
+            fix=f"number the classes from 0; or, if these are numbers, save '{name}' as floats of shape (rows, 1)",
         )
     return Field(name=name, kind="categorical", num_categories=classes)
 

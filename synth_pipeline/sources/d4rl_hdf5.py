@@ -86,7 +86,7 @@ class D4RLSource:
                 spec=spec,
                 provenance={"source": "d4rl-hdf5", "file": self.path.name, "metadata": _scalars(file)},
             )
-            columns = {name: _column(file[key]) for name, key in keys.items()}
+            columns = {name: _column(name, file[key], f"'{self.path}'") for name, key in keys.items()}
         return flat.dataset(columns, given)
 
     def fingerprint(self) -> str:
@@ -128,16 +128,26 @@ def _further(file: h5py.File, spec: DatasetSpec | None) -> dict[str, str]:
     return columns | {name: f"infos/{name}" for name in file.get("infos", ()) if name not in known}
 
 
-def _column(stored: h5py.Dataset) -> Array:
-    """A column in memory; wide floats become float32 block by block, so they never stand here twice."""
+def _column(name: str, stored: h5py.Dataset, origin: str) -> Array:
+    """A column in memory; wide floats become float32 block by block, so they never stand here twice.
+
+    Raises:
+        SourceError: When what varies would not vary any more.
+    """
     if stored.dtype.kind != "f" or stored.dtype == np.float32 or stored.ndim == 0:
         values: Array = stored[()]
         return values
     column = np.empty(stored.shape, np.float32)
     step = max(1, _BLOCK_BYTES // max(1, stored.dtype.itemsize * int(np.prod(stored.shape[1:]))))
+    ends = []
     with np.errstate(over="ignore"):
         for start in range(0, len(stored), step):
-            column[start : start + step] = stored[start : start + step]
+            block = stored[start : start + step]
+            column[start : start + step] = block
+            ends.append((block.min(axis=0), block.max(axis=0)))
+    if ends:
+        lows, highs = zip(*ends, strict=True)
+        checks.require_resolved(name, np.min(lows, axis=0), np.max(highs, axis=0), origin)
     return column
 
 

@@ -138,7 +138,7 @@ def _checked(columns: Mapping[str, Array], given: Given) -> dict[str, Array]:
         elif name in _VECTORS and column.ndim == 1:
             clean[name] = column.astype(np.int64, copy=False)
         elif name in REQUIRED + OPTIONAL:
-            clean[name] = checks.as_float32(column)
+            clean[name] = checks.as_float32(name, column, origin)
             checks.require_finite(name, clean[name], origin)
     return clean
 

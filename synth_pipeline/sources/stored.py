@@ -36,6 +36,7 @@ class StoreSource:
             "environment": spec.environment,
             "horizon": spec.horizon,
             "digest": info["digest"],
+            "generator": self._store.config.get("generator", {}).get("kind"),
         }
 
     def load(self) -> Dataset:

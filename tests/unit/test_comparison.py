@@ -14,12 +14,12 @@ from small_runs import LENGTHS
 
 from synth_pipeline import comparison, store
 from synth_pipeline.cheaters import CHEATERS, Material
-from synth_pipeline.comparison import Choices, compare, deal, plan, require_folder
+from synth_pipeline.comparison import OWN, Choices, compare, deal, plan
 from synth_pipeline.contestants import CONTROLS, FRESH, file_names, names
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import split_dataset
 from synth_pipeline.errors import CheckpointError, ConfigError, SourceError, StoreError, UnknownNameError
-from synth_pipeline.runs import read_json, write_json
+from synth_pipeline.runs import read_json, require_folder, write_json
 from synth_pipeline.validation.gate import Suite, judge
 from synth_pipeline.validation.metric import Floor, Measurement
 from synth_pipeline.validation.rules import Rules
@@ -351,10 +351,10 @@ def test_other_peoples_folders_are_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for folder in (tmp_path, tmp_path / "notes.txt", tmp_path / "notes.txt" / "board"):
         with pytest.raises(ConfigError, match="cannot be written into"):
-            require_folder(folder)
-    require_folder(tmp_path / "new" / "board")
+            require_folder(folder, OWN, "a comparison")
+    require_folder(tmp_path / "new" / "board", OWN, "a comparison")
     (tmp_path / "old" / "cards").mkdir(parents=True)
-    require_folder(tmp_path / "old")
+    require_folder(tmp_path / "old", OWN, "a comparison")
 
 
 # --- names

@@ -81,7 +81,7 @@ def test_the_second_arm_that_helps_is_recommended_where_the_first_does_not_hold(
     assert advice.arm == "bad"
     assert advice.mixed == CONFIG.arms["bad"]
     text = " ".join(advice.sentences())
-    assert "good on all rows, over trainings: error of values lower by 0.000" in text
+    assert "good on all rows, over trainings: error of values changes by -0.000 of a deviation" in text
     low = [found.difference.low for found in (first[1], looks[1])]
     risk = (
         f"Risk: on a quarter of the rows the gain may be as small as {low[0]:.3f} of a deviation; on all rows the gain"

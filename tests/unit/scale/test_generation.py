@@ -17,14 +17,8 @@ from synth_pipeline.run_config import GenerateSettings, RunConfig
 from synth_pipeline.runs import Run
 from synth_pipeline.scale import generation
 from synth_pipeline.scale.estimate import START_S, STORE_BYTES_S, Estimate, confirm_hours, estimate, missing_rows
-from synth_pipeline.scale.generation import (
-    GenerateShard,
-    generated_schema,
-    made_from,
-    plan_generation,
-    plan_run,
-    require_model,
-)
+from synth_pipeline.scale.fitted import made_from, require_model
+from synth_pipeline.scale.generation import GenerateShard, generated_schema, plan_generation, plan_run
 from synth_pipeline.store import Plan
 from synth_pipeline.validation.rules import Rules
 
