@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from synth_pipeline.config import Config, flat, override
 from synth_pipeline.doctor_services import DASK
-from synth_pipeline.errors import ConfigError, typable
+from synth_pipeline.errors import ConfigError, nearest, typable
 from synth_pipeline.run_config import RunConfig, presets
 from synth_pipeline.tracking import say
 
@@ -85,8 +85,13 @@ def _require_value(setting: str, key: str, value: object, field: FieldInfo) -> N
 
 
 def _suggest_home(setting: str, key: str, value: object) -> None:
-    """Raise when exactly one section has what an unknown key ends in; else the whole configuration is to be read."""
-    homes = _homes(key.split(".")[-1])
+    """Raise when exactly one section has what an unknown key ends in, and its own has nothing like it.
+
+    Else the whole configuration is to be read, which says what is nearest there.
+    """
+    section, _, name = key.rpartition(".")
+    beside = [known.rpartition(".")[2] for known in _run_keys() if known.rpartition(".")[0] == section]
+    homes = {} if section and nearest(name, beside) else _homes(name)
     if len(homes) == 1:
         what, found = f"--set {setting}: unknown key '{key}'", f"{key} = {value!r}"
         ((home, owners),) = homes.items()
@@ -108,6 +113,11 @@ def _field_of(key: str) -> tuple[FieldInfo | None, bool]:
     return (None if section else field), False
 
 
+def _run_keys() -> list[str]:
+    """Every dotted key of a run's configuration."""
+    return list(flat(RunConfig(dataset="").plain()))
+
+
 def _homes(name: str) -> dict[str, str]:
     """The dotted keys that end in a name, each with the generators that have it."""
     from synth_pipeline.generators import GENERATORS
@@ -116,7 +126,7 @@ def _homes(name: str) -> dict[str, str]:
     for kind in GENERATORS.names():
         for key in flat(GENERATORS.load(kind).settings().plain(), "generator."):
             kinds.setdefault(key, []).append(kind)
-    own = {key: "" for key in flat(RunConfig(dataset="").plain())}
+    own = {key: "" for key in _run_keys()}
     every = own | {key: f", a setting of {', '.join(names)}" for key, names in kinds.items()}
     return {key: owners for key, owners in every.items() if key.split(".")[-1] == name}
 

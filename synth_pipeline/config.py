@@ -16,7 +16,10 @@ from pydantic.fields import FieldInfo
 
 from synth_pipeline.errors import ConfigError, nearest
 
-UNNAMED = re.compile(r"constrained-\w+|tuple\[.*\]")  # what pydantic calls the kinds of value that a key may have
+# What pydantic calls the kinds of value that a key may have.
+UNNAMED = re.compile(
+    r"constrained-\w+|(tuple|literal)\[.*\]|int|none"
+)  # what pydantic calls the kinds of value that a key may have
 
 
 class Config(BaseModel):
@@ -93,8 +96,16 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str, prefix:
         f"{where}: '{key}' cannot be used",
         found="nothing" if first["type"] == "missing" else _short(first["input"]),
         accepted=f"{first['msg'].removeprefix('Value error, ')}{meaning}",
-        fix=f"did you mean '{named}'?" if named else f"set {prefix}{key}=VALUE" if path else None,
+        fix=f"did you mean '{named}'?" if named else f"set {prefix}{key}={_form(first)}" if path else None,
     )
+
+
+def _form(problem: Mapping[str, Any]) -> str:
+    """How a value of that kind is typed."""
+    if problem["type"] not in ("tuple_type", "list_type"):
+        return "VALUE"
+    given = problem["input"]
+    return f"[{given}]" if isinstance(given, str | int | float) else "[VALUE, ...]"
 
 
 def _short(value: object) -> str:

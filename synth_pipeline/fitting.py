@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from synth_pipeline.config import content_hash
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import SplitData
+from synth_pipeline.diffusion.loop import Report
 from synth_pipeline.generators import base as generators
 from synth_pipeline.run_config import RunConfig
-from synth_pipeline.runs import Run, clear_partials
+from synth_pipeline.runs import Run, clear_partials, read_json, write_json
 from synth_pipeline.scale.fitted import FittedFacts, fitted_facts, made_from, update_seed
 from synth_pipeline.sources.base import hash_prefix, units
 from synth_pipeline.tracking import FitProgress, duration, say, short, tracking
+
+NOTED_S = 2.0  # between notes of the time that a fit takes
 
 
 def fit_generator(
@@ -37,9 +41,10 @@ def fit_generator(
         tracker: Name of the tracker.
         warm_from: Folder of a generator that is trained on; None: fit anew.
     """
-    settings, begin = made_from(config), time.perf_counter()
+    settings = made_from(config)
     key = content_hash(fingerprint, settings)
-    with tracking(run.folder("model"), tracker) as metrics, FitProgress(metrics) as progress:
+    with tracking(run.folder("model"), tracker) as metrics, FitProgress(metrics) as bar:
+        progress = Spent(bar, run.training_state(key).with_suffix(".json"))
         if warm_from is not None:
             new, share = update_seed(config, fingerprint), config.augment.share
             generator = generators.updated(warm_from, parts.train, seed=new, share=share, report=progress)
@@ -48,7 +53,7 @@ def fit_generator(
                 say("", "a training that was cut short goes on from its last checkpoint")
             generator = generators.build(config.generator)
             generator.fit(parts.train, seed=config.seed, report=progress, checkpoint=run.training_state(key))
-    seconds = time.perf_counter() - begin
+    seconds = progress.seconds
     facts = FittedFacts(
         made_from=settings,
         fingerprint=fingerprint,
@@ -66,3 +71,29 @@ def fit_generator(
     for note in generator.notes() if isinstance(generator, generators.Noted) else []:
         say("", note)
     say("train", f"fitted in {duration(seconds)}: {short(run.generator)}")
+
+
+class Spent:
+    """A progress report that keeps on disk how long a fit takes, so that killed processes are counted too.
+
+    Args:
+        report: What is told of every step.
+        path: File of the seconds; those in it were spent before.
+    """
+
+    def __init__(self, report: Report, path: Path) -> None:
+        self._report, self._path = report, path
+        self._before = float(read_json(path)["seconds"]) if path.exists() else 0.0
+        self._begin = self._kept = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Of all processes together; what one did after its last report is lost with it."""
+        return self._before + time.monotonic() - self._begin
+
+    def __call__(self, step: int, total: int, values: Mapping[str, float]) -> None:
+        """Pass it on; note the time now and then."""
+        self._report(step, total, values)
+        if time.monotonic() - self._kept > NOTED_S:
+            write_json(self._path, {"seconds": round(self.seconds, 2)})
+            self._kept = time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,7 @@ from pydantic import field_validator, model_validator
 
 from synth_pipeline import resources
 from synth_pipeline.config import Config, dump_yaml, override, read_yaml
-from synth_pipeline.errors import ConfigError, unknown_name
+from synth_pipeline.errors import ConfigError, nearest, unknown_name
 from synth_pipeline.runs import Run, read_json, write_bytes
 
 CONFIG = "config.yaml"
@@ -175,11 +174,13 @@ def open_run(directory: Path, settings: Iterable[str] = ()) -> tuple[Run, RunCon
     """
     if not (directory / CONFIG).is_file():
         found = "no config.yaml in it" if directory.is_dir() else "a file" if directory.exists() else "no such folder"
+        beside = [str(path.parent) for path in directory.parent.glob(f"*/{CONFIG}")]
+        guess = nearest(str(directory), beside)
         raise ConfigError(
             f"'{directory}' is not a run directory",
             found=found,
             accepted="a folder that `synthpipe train` or `synthpipe run` made",
-            fix=shlex.join(["synthpipe", "run", "smoke", "-o", str(directory)]),
+            fix=f"did you mean '{guess}'?" if guess else "synthpipe run smoke   # makes one, runs/smoke",
         )
     return Run(directory), load_run_config(str(directory / CONFIG), settings)
 

@@ -284,7 +284,7 @@ class Run:
 
     def drop_training_states(self) -> None:
         """A model is there: what unfinished trainings left is of no use."""
-        for state in self.folder("model").glob("training-*.safetensors"):
+        for state in self.folder("model").glob("training-*"):
             state.unlink()
 
     def record(self, stage: str) -> dict[str, Any]:

@@ -145,11 +145,10 @@ def generate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool =
     """
     planned = plan_run(run, config)
     url, plan = store_url(run, config), planned.plan
-    if missing := missing_rows(plan, url):  # refused before the store is made, or is planned to be larger
-        if not yes:
-            confirm_hours(estimate(planned, url, workers=workers))
-        if "://" not in url:
-            require_space(Path(url), missing * planned.schema.row_bytes)
+    if "://" not in url:  # refused before the store is made, or is planned to be larger
+        require_space(Path(url), missing_rows(plan, url) * planned.schema.row_bytes)
+    if not yes and missing_rows(plan, url):
+        confirm_hours(estimate(planned, url, workers=workers))
     with working(run):
         target = store.create(url, planned.schema, plan, planned.identity)
         kept = config.generate.replace(rows=plan.num_rows, rows_per_shard=plan.rows_per_shard)

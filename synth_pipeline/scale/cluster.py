@@ -226,7 +226,7 @@ class _Session:
         self._client.close(timeout=TICK_S)
         try:
             self._open(RETURN_S)
-        except _AbsentError as error:
+        except NoClusterError as error:
             raise TaskError(
                 f"the scheduler at {self._address} was lost, and did not come back",
                 found=error.found,
@@ -253,7 +253,7 @@ class _Session:
             self._client.cancel(late, force=True)
 
 
-class _AbsentError(ConfigError):
+class NoClusterError(ConfigError):
     """No scheduler, or none with workers."""
 
 
@@ -287,7 +287,7 @@ def connected(address: str, seconds: float) -> Any:
         client = distributed.Client(address, timeout=seconds, set_as_default=False, direct_to_workers=False)
     except (OSError, ValueError) as error:
         port = address.rpartition(":")[2]
-        raise _AbsentError(
+        raise NoClusterError(
             f"no Dask scheduler answers at {address}",
             found=f"{type(error).__name__} within {duration(seconds)}",
             fix=f"dask scheduler --port {port}   # on that machine, and workers: dask worker {address} --nthreads 1",
@@ -296,7 +296,7 @@ def connected(address: str, seconds: float) -> Any:
         client.wait_for_workers(1, timeout=seconds)
     except (TimeoutError, OSError, CancelledError) as error:
         client.close()
-        raise _AbsentError(
+        raise NoClusterError(
             f"the scheduler at {address} has no workers",
             found=f"none within {duration(seconds)}",
             accepted="one process a core or a GPU",

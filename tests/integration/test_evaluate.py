@@ -119,7 +119,10 @@ def test_advice_without_a_policy_says_so_before_anything_is_trained(smoke, shell
         (("evaluate", "runs/smoke", "--agents", "iqll"), "no agent called 'iqll'"),
         (("evaluate", "runs/smoke", "--agents", "decision_transformer"), "learns from whole episodes"),
         (("evaluate", "runs/smoke", "--agents", "bc", "--agents", "percent_bc"), "learns from whole episodes"),
-        (("evaluate", "runs/smoke", "--set", "evaluation.controls=[smot]", "--agents", "bc"), "no arm called 'smot'"),
+        (
+            ("evaluate", "runs/smoke", "--set", "evaluation.controls=[smot]", "--agents", "bc"),
+            "no control called 'smot'",
+        ),
         (("evaluate", "runs/smoke", "--set", "evaluation.agents={bc: {widht: 3}}"), "unknown key 'widht'"),
         (("advise", "toy-linear-gaussian/random", "--set", "draws=2"), "draws"),
     ],

@@ -165,6 +165,28 @@ def test_nothing_is_learned_where_it_is_known_or_cannot_be_checked(real, fresh):
             assert "learning one takes two episodes" in measurement.details["why"]
 
 
+def classes(data, name):
+    """The same episodes with classes in a column."""
+    given = Field(name=name, kind="categorical", num_categories=3)
+    fields = tuple(given if field.name == name else field for field in data.spec.fields)
+    old = data.episodes
+    columns = {**old.columns, **({name: np.arange(old.num_rows) % 3} if name in old.columns else {})}
+    episodes = Episodes(old.observations, old.final_observations, old.starts, columns)
+    return Dataset(data.spec.replace(fields=fields), episodes)
+
+
+def test_actions_that_are_classes_are_learned_from(real):
+    few = classes(real, "actions")
+    rows = few.transitions()
+    answer = learned_truth(few, Truth(), seed=0, config=config(5)).oracle(rows["observations"], rows["actions"])
+    assert answer.judged.all()
+
+
+def test_observations_that_are_classes_are_not_predicted(real):
+    truth = Truth()
+    assert learned_truth(classes(real, "observations"), truth, seed=0, config=config(5)) is truth
+
+
 def test_rows_that_never_change_cannot_be_judged():
     data = opposites(20)
     still = Episodes(

@@ -41,12 +41,28 @@ def write(request, tmp_path):
     return lambda *args, **changes: request.param(tmp_path, *args, **changes)
 
 
+def test_what_never_varies_and_what_varies_enough_is_kept(write):
+    wide = np.stack([np.full(6, 1e12), 1e3 + np.arange(6.0)], axis=1)
+    kept = write(observations=wide).load().transitions()["observations"]
+    assert len(np.unique(kept[:, 1])) == len(kept)
+
+
 WRONG = {
     "rows differ": ({"actions": np.zeros((5, 1))}, "'actions' has another number of rows", "5 against 6"),
     "actions are flat": ({"actions": np.zeros(6)}, "'actions' has the wrong shape", "(rows, components)"),
     "observations are images": ({"observations": np.zeros((6, 8, 8), np.uint8)}, "wrong shape", "(6, 8, 8)"),
     "observations have no components": ({"observations": np.zeros((6, 0))}, "wrong shape", "(6, 0)"),
     "rewards are wide": ({"rewards": np.zeros((6, 2))}, "'rewards' has the wrong shape", "(rows,)"),
+    "values that float32 makes one": (
+        {"observations": 1e12 + np.arange(12.0).reshape(6, 2)},
+        "float32, in which rows are kept, cannot hold how 'observations' varies",
+        "component 0 between 1e+12",
+    ),
+    "identities instead of classes": (
+        {"actions": np.array([0, 5, 10**9, 3, 1, 2])},
+        "'actions' does not hold classes",
+        "1000000000 in row 2",
+    ),
     "flags are counts": ({"terminations": np.arange(6)}, "'terminations' does not hold flags", "2 in row 2"),
     "flags are probabilities": ({"truncations": np.full(6, 0.5)}, "'truncations' does not hold flags", "row 0"),
     "next observations are narrower": ({"next_observations": np.zeros((6, 1))}, "wrong shape", "(6, 2)"),
