@@ -1,6 +1,6 @@
 """Whether `synthpipe advise` says what the long study found: `advise.hit_rate`.
 
-    python validation/advice.py            # asks for every case of E1 and E4 (ten minutes each), then the rate
+    python validation/advice.py            # asks for every case of E1 and E4, then the rate
     python validation/advice.py --case hopper/medium-replay:10000
 
 A case is a dataset of a kind and size of which `utility.py` measured what arms are worth by 20,000 steps of the value
@@ -10,7 +10,7 @@ and never diverged where they did. The advice is a hit when it says the same; wh
 must be of a kind that helped. So this is agreement of a short probe with a long one, of the same kind; returns are not
 in it. The answer that is always the same (always no; always one arm) is counted too, and
 where it would be right more often than four times of five, the advice must reach what it reaches. Answers lie in
-`runs/advice/`, and on record in `results/advice.cases.jsonl` with what was asked, so that they can be asked for on
+`runs/advice/`, and on record in `results/advice.cases.jsonl` with what was asked and how long it took, so that they can be asked for on
 several days.
 """
 
@@ -94,12 +94,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--case", help="this one alone; nothing is counted")
     given = parser.parse_args()
-    began, known = time.perf_counter(), answers()
+    known = answers()
     cases = [given.case] if given.case else list(truth())
     for case in cases:
         if case not in known:
-            said = ask(case, given.workers)
-            known[case] = {"case": case, "advice": said, "asked": AdviceConfig().plain(), "commit": COMMIT}
+            began = time.perf_counter()
+            said, took = ask(case, given.workers), round(time.perf_counter() - began, 1)
+            asked = AdviceConfig().plain()
+            known[case] = {"case": case, "advice": said, "asked": asked, "commit": COMMIT, "seconds": took}
             lines = [json.dumps(known[name], sort_keys=True) for name in sorted(known)]
             write_bytes(ANSWERS, "".join(f"{line}\n" for line in lines).encode())
     if given.case:
@@ -109,6 +111,7 @@ def main() -> None:
         case: {
             "long study": held_against[case],
             "advice": known[case]["advice"],
+            "seconds": known[case]["seconds"],
             "hit": hit(known[case]["advice"], held_against[case]),
         }
         for case in cases
@@ -116,7 +119,7 @@ def main() -> None:
     rate, same = sum(row["hit"] for row in table.values()) / len(table), constant(held_against)
     unit = f"of {len(table)} cases in which the advice is what the long value probe found"
     details, bar = {"always the same answer": same, "cases": table}, f">= {max(BAR, *same.values()):.4f}"
-    seconds = time.perf_counter() - began
+    seconds = sum(known[case]["seconds"] for case in cases)
     record("advise.hit_rate", rate, bar=bar, unit=unit, seconds=seconds, details=details, folder=RESULTS)
 
 
