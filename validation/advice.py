@@ -4,14 +4,13 @@
     python validation/advice.py --case hopper/medium-replay:10000
 
 A case is a dataset of a kind and size of which `utility.py` measured what arms are worth by 20,000 steps of the value
-probe and five draws. There, augmenting is right when an arm that a user could have (SynthER, SMOTE, learned labels;
-not fresh rows, nor simulator labels) has an interval above 0, or was better in every draw where real rows came through,
-and never diverged where they did. The advice is a hit when it says the same; where both say yes, the arm that it names
-must be of a kind that helped. So this is agreement of a short probe with a long one, of the same kind; returns are not
-in it. The answer that is always the same (always no; always one arm) is counted too, and
-where it would be right more often than four times of five, the advice must reach what it reaches. Answers lie in
-`runs/advice/`, and on record in `results/advice.cases.jsonl` with what was asked and how long it took, so that they can be asked for on
-several days.
+probe and five draws. There, augmenting is right when an arm that a user could have (SynthER, SMOTE, learned labels; not
+fresh rows, nor simulator labels) has an interval above 0, or was better in every draw where real rows came through, and
+never diverged where they did. The advice is a hit when it says the same; where both say yes, the arm that it names must
+be of a kind that helped. So this is agreement of a short probe with a long one, of the same kind; returns are not in
+it. The answer that is always the same (always no; always one arm) is counted too, and where it would be right more
+often than four times of five, the advice must reach what it reaches. Answers lie in `runs/advice/`, and on record in
+`results/advice.cases.jsonl` with what was asked and how long it took, so that they can be asked for on several days.
 """
 
 from __future__ import annotations
