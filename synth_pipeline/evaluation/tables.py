@@ -10,7 +10,7 @@ import numpy as np
 
 from synth_pipeline.errors import EnvironmentModelError, UnknownNameError
 from synth_pipeline.evaluation.effective import multiplier_of
-from synth_pipeline.evaluation.scores import ScoreScale, score_scale
+from synth_pipeline.evaluation.scores import ScoreScale, final_score, score_scale
 from synth_pipeline.evaluation.statistics import (
     Diverged,
     Outcomes,
@@ -39,7 +39,8 @@ def final_outcome(result: Mapping[str, Any]) -> float | Diverged:
         return Diverged(**result["diverged"])
     if "values" in result:
         return -float(result["values"]["rmse"])
-    return float(np.mean([np.mean(evaluation["returns"]) for evaluation in final_evaluations(result)]))
+    means = {evaluation["step"]: float(np.mean(evaluation["returns"])) for evaluation in final_evaluations(result)}
+    return final_score(means, list(means))
 
 
 def final_evaluations(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -56,8 +56,8 @@ WITHOUT_AIM = " Synthetic rows are those that are left when the aim is undone."
 SCORES = (
     "Mean of the last evaluations, which were fixed beforehand; no checkpoint is selected. 0: uniform actions, 100: "
     "the best policy that the project ships, where both are known. IQM: the mean without the lowest and the highest "
-    "quarter of the runs. In brackets: 95 % intervals; from fewer than five "
-    "runs there are none. Differences are of the same draws and seeds."
+    "quarter of the runs. In brackets: 95 % intervals; from fewer than five runs there are none. Differences are of the "
+    "same draws and seeds; the probability is that of a run drawn with these rows to beat one drawn without."
 )
 VALUES = (
     "Fitted Q evaluation of a fixed policy, held against its true values in held-out states of the simulator. Error: "
@@ -275,7 +275,7 @@ def _learned(utility: Numbers, what: str) -> str:
         (
             f"<b>{escape(row['agent'])}</b> with {escape(row['arm'])}" + small(_of_runs(row)),
             _interval(row["score"]) + small(f"IQM {_interval(row['iqm'])}" if "iqm" in row else ""),
-            "" if not row.get("difference") else _interval(row["difference"]) + small(_decided(row["difference"])),
+            "" if not row.get("difference") else _interval(row["difference"]) + small(_decided(row)),
         )
         for row in utility["table"]
     ]
@@ -289,8 +289,11 @@ def _of_runs(row: Numbers) -> str:
     return f"{average}{counted(row['runs'], 'run')}{lost}, {duration(row['seconds'] or 0)} each"
 
 
-def _decided(difference: Numbers) -> str:
-    return str(difference["verdict"] or difference["why"])
+def _decided(row: Numbers) -> str:
+    """The verdict, and how probable it is that a run with these rows beats one without."""
+    said = str(row["difference"]["verdict"] or row["difference"]["why"])
+    beats = row.get("improvement")
+    return said if beats is None or beats["low"] is None else f"{said}; better with probability {_interval(beats)}"
 
 
 def _interval(estimated: Numbers) -> str:

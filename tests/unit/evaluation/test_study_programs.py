@@ -63,7 +63,7 @@ def claimed(monkeypatch, gains, lost=()):
         value = 500 + SPREAD[cell.draw] + gains.get((cell.size, cell.arm), 0.0) * POINT / 100
         dead = cell.arm == "synther" and cell.size == config.sizes[0] and cell.draw in lost
         diverged = {"step": 1, "reason": "values"} if dead else None
-        results[cell] = {"evaluations": [{"counts": True, "returns": [value]}], "diverged": diverged}
+        results[cell] = {"evaluations": [{"step": 1, "counts": True, "returns": [value]}], "diverged": diverged}
     found = {}
     monkeypatch.setattr(utility, "record", lambda claim, value, **given: found.update({claim: (value, given)}))
     utility.claims(config, results, SCALE, 1.0)
