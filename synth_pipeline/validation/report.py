@@ -56,8 +56,8 @@ WITHOUT_AIM = " Synthetic rows are those that are left when the aim is undone."
 SCORES = (
     "Mean of the last evaluations, which were fixed beforehand; no checkpoint is selected. 0: uniform actions, 100: "
     "the best policy that the project ships, where both are known. IQM: the mean without the lowest and the highest "
-    "quarter of the runs. In brackets: 95 % intervals; from fewer than five runs there are none. Differences are of the "
-    "same draws and seeds; the probability is that of a run drawn with these rows to beat one drawn without."
+    "quarter of the runs. In brackets: 95 % intervals; from fewer than five runs there are none. Differences are of "
+    "the same draws and seeds; the probability is that of a run drawn with these rows to beat one drawn without."
 )
 VALUES = (
     "Fitted Q evaluation of a fixed policy, held against its true values in held-out states of the simulator. Error: "

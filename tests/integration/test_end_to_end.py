@@ -68,7 +68,7 @@ def test_the_story_is_told_line_by_line_and_ends_with_what_to_type(smoke):
 
 
 def test_what_is_suggested_can_be_typed_without_an_active_environment(smoke):
-    said = command_line.run("report", "runs/none", folder=smoke.folder, active=False)
+    said = command_line.run("report", "elsewhere/none", folder=smoke.folder, active=False)
     command = shlex.split(said.error()["fix"])
     assert os.access(smoke.folder / command[0], os.X_OK)
     assert command[1:3] == ["run", "smoke"]
@@ -205,21 +205,24 @@ def test_what_cannot_pass_is_reported_and_not_exported_unless_asked(control, she
 def test_a_store_is_held_against_another_dataset(copied, shell):
     before = contents(copied.run)
     for target in ("runs/smoke", "runs/smoke/store"):
-        answer = shell("validate", target, "--real", f"runs/smoke/export/{FLAT}.hdf5", *FAST)
+        answer = shell("validate", target, "--real", str(collected(copied.folder).url), *FAST)
         assert answer.code == 0, answer.err
         card = read_json(copied.folder / f"{target}-validation" / "scorecard.json")
-        assert card["provenance"]["real rows"] == 12_000
+        assert card["provenance"]["real rows"] == 4_000
         shutil.rmtree(copied.folder / f"{target}-validation")
     assert contents(copied.run) == before
 
 
 def test_anyones_file_is_audited(copied, shell):
-    flat = f"runs/smoke/export/{FLAT}.hdf5"
-    answer = shell("audit", flat, "--real", flat, "-o", "audited", *FAST, "--dry-run")
+    flat, real = f"runs/smoke/export/{FLAT}.hdf5", str(collected(copied.folder).url)
+    answer = shell("audit", flat, "--real", real, "-o", "audited", *FAST, "--dry-run")
     assert "rules of 'smoke' on 12,000 rows" in answer.out
     assert not (copied.folder / "audited").exists()
-    answer = shell("audit", flat, "--real", flat, "-o", "audited", *FAST)
+    answer = shell("audit", flat, "--real", real, "-o", "audited", *FAST)
     assert answer.code == 0, answer.err
+    assert "8,000 of 12,000 rows are marked as synthetic, and these are judged" in answer.out
+    error = command_line.refused(shell("audit", flat, "--real", flat, *FAST), 3, "Source", "as real data", "audit FILE")
+    assert "8,000 of 12,000 rows" in error["found"]
     page = Page((copied.folder / "audited" / "report.html").read_text(encoding="utf-8"))
     assert "Audit of" in page.words
     assert (copied.folder / "audited" / "expectations" / "data_docs" / "index.html").exists()

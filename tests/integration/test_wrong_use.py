@@ -174,7 +174,7 @@ TYPED = {
         "'tensorbord'",
         "'tensorboard'",
     ),
-    "no run there": (["generate", "runs/smok"], 2, "Config", "'runs/smok' is not a run directory", "synthpipe run"),
+    "no run there": (["generate", "runs/smok"], 2, "Config", "'runs/smok' is not a run directory", "'runs/smoke'"),
     "a file as a run": (["generate", "notes.txt"], 2, "Config", "'notes.txt' is not a run directory", "synthpipe run"),
     "a folder that is no run": (["validate", "data"], 2, "Config", "'data' is not a run directory", "synthpipe run"),
     "a file where the run folder should be": (["run", "smoke", "-o", "notes.txt"], 2, "Config", "is a file", "-o"),
