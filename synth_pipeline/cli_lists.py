@@ -24,15 +24,17 @@ def datasets() -> None:
 
     entries = catalog.entries().values()
     width = max(len(entry.id) for entry in entries)
-    head = f"{'id':<{width}}  {'rows':>8}  {'random':>7}  {'best':>7}  {'here':<4}  what"
+    head = f"{'id':<{width}}  {'rows':>8}  {'random':>7}  {'best':>7}  {'here':<5}  what"
     console.print(head, style="bold", markup=False)
     for entry in entries:
         random, best = entry.references.random, entry.references.best
         returns = f"{random.mean:>7,.0f}  {f'{best.mean:,.0f}' if best else '-':>7}"
-        here = "yes" if CollectedSource(entry.id).describe()["collected"] else "-"
-        line = f"{entry.id:<{width}}  {entry.rows:>8,}  {returns}  {here:<4}  {entry.description}"
+        source = CollectedSource(entry.id)
+        here = "yes" if source.describe()["collected"] else "other" if source.other_sizes() else "-"
+        line = f"{entry.id:<{width}}  {entry.rows:>8,}  {returns}  {here:<5}  {entry.description}"
         console.print(line, markup=False)
     say("random", "mean return of uniform actions; best: of the best shipped policy; 100 episodes each")
+    say("here", "collected; other: in another size, or with another seed")
     say("minari", ", ".join(minari_root.local_ids()) or "no Minari datasets on this machine")
     suggest("collect", "hopper/medium-replay")
 

@@ -24,7 +24,7 @@ from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import lines, scale_of, sentence, table
 from synth_pipeline.evaluation.value_probe import LEAST_STATES, ProbeConfig
 from synth_pipeline.run_config import RunConfig, store_url
-from synth_pipeline.runs import Run, friendly_os_errors, require_folder, write_json
+from synth_pipeline.runs import Run, friendly_os_errors, read_json, require_folder, write_json
 from synth_pipeline.scale import fitted
 from synth_pipeline.scale.fill import filled_store
 from synth_pipeline.scale.studies import Bill, Wanted, bill, run_study, tasks_of
@@ -160,6 +160,7 @@ def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool =
         say("evaluate", f"nothing to do: {record['outcome']}")
         return path
     with working(run):
+        _tell_left_out(path, study)
         found, drawn = measured(study, folder, workers=workers, yes=yes)
         values = None if probe is None else measured_values(probe, folder, workers=workers, yes=yes)
         write_pictures(folder / PICTURES, drawn, digest=digest)
@@ -167,6 +168,14 @@ def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool =
         told = {"outcome": found["sentence"], "digest": digest, "table": found["table"], "values": values}
         run.finish("evaluation", key, told)
     return path
+
+
+def _tell_left_out(path: Path, study: StudyConfig) -> None:
+    """Agents of the last results that these will not show; their cells are kept."""
+    before = read_json(path)["study"]["agents"] if path.exists() else {}
+    if left := [name for name in before if name not in study.agents]:
+        every = ",".join([*study.agents, *left])
+        say("", f"not asked for again, and left out of the table: {', '.join(left)}; all: --agents {every}")
 
 
 def evaluate_where_known(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False) -> None:
@@ -254,7 +263,7 @@ def planned(study: StudyConfig, folder: Path, *, workers: int | str, only: Wante
     acted_in(source_of(study).load())
     found: Bill = bill(study, folder, workers=workers, only=only)
     left, every = found.cells
-    arms = ", ".join(f"{count} x {name}" for name, count in found.arms.items())
+    arms = ", ".join(f"{count} x '{name}'" for name, count in found.arms.items())
     beside = f"; rows to be made: {arms}, {duration(found.arm_seconds)}" if arms else ""
     cells = f"{left} of {counted(every, 'cell')} ({', '.join(study.agents)})"
     return f"{cells}, at most {duration(found.seconds)}{beside}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -147,9 +147,11 @@ def _by_target(cells: list[Mapping[str, Any]], scale: ScoreScale | None) -> list
 def lines(rows: list[dict[str, Any]], *, scored: bool) -> list[str]:
     """The table for people, one line a row under a heading."""
     what = "score" if scored else "return"
-    head = f"{'agent':<12} {'arm':<12} {'rows':>8}  {what:>22}  {'IQM':>6}  {'to real':>28}  {'runs':>4}  time"
+    wide = [max([12, *(len(row[name]) for row in rows)]) for name in ("agent", "arm")]
+    names = f"{'agent':<{wide[0]}} {'arm':<{wide[1]}}"
+    head = f"{names} {'rows':>8}  {what:>22}  {'IQM':>6}  {'to real':>28}  {'runs':>4}  time"
     asked = [_asked(row) for row in rows if "by_target" in row]
-    return [head, *(_line(row) for row in rows), *asked, *(_times(row) for row in rows if "multiplier" in row)]
+    return [head, *(_line(row, wide) for row in rows), *asked, *(_times(row) for row in rows if "multiplier" in row)]
 
 
 def _times(row: Mapping[str, Any]) -> str:
@@ -165,14 +167,15 @@ def _asked(row: Mapping[str, Any]) -> str:
     return f"{row['agent']} with {row['arm']}, by the return it is asked for: {said}; the first is judged"
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _line(row: Mapping[str, Any], wide: Sequence[int]) -> str:
     score, difference = row["score"], row.get("difference")
     size = "all" if row["size"] is None else f"{row['size']:,}"
     verdict = "" if difference is None else f"{_interval(difference)} {difference['verdict'] or ''}".rstrip()
     lost = f" ({score['diverged']} diverged)" if score["diverged"] else ""
     time = f"{row['seconds']:,.0f} s" + (f" + {row['arm_seconds']:,.0f} s" if row["arm_seconds"] >= 1 else "")
     middle = "-" if row["iqm"]["value"] is None else _number(row["iqm"]["value"])
-    start = f"{row['agent']:<12} {row['arm']:<12} {size:>8}  {_interval(score):>22}  {middle:>6}  {verdict:>28}"
+    names = f"{row['agent']:<{wide[0]}} {row['arm']:<{wide[1]}}"
+    start = f"{names} {size:>8}  {_interval(score):>22}  {middle:>6}  {verdict:>28}"
     return f"{start}  {row['runs']:>4}  {time}{lost}"
 
 

@@ -13,11 +13,11 @@ from synth_pipeline.evaluation.cells import Task, data_of, lost_arm, make_arm, r
 from synth_pipeline.evaluation.costs import arms_seconds, cell_seconds
 from synth_pipeline.evaluation.study import Cell, StudyConfig, cells
 from synth_pipeline.runs import read_json
+from synth_pipeline.scale.estimate import HOUR_S
 from synth_pipeline.scale.tasks import at_once, map_tasks
 from synth_pipeline.sources.collect import data_folder
 from synth_pipeline.tracking import Progress, counted, duration, say
 
-HOUR_S = 3600.0
 Results = dict[Cell, dict[str, Any]]
 Wanted = Callable[[Cell], bool]
 

@@ -244,6 +244,11 @@ class CollectedSource:
         """The store's digest (see `Source`)."""
         return self.open().digest()
 
+    def other_sizes(self) -> list[Path]:
+        """Folders of the same dataset, collected in another size or with another seed."""
+        mine = self.collection.folder
+        return sorted(path for path in mine.parent.glob("*") if path != mine and store.exists(path))
+
     def open(self) -> Store:
         """The store of trajectories.
 
@@ -255,10 +260,12 @@ class CollectedSource:
         if plan.rows != plan.entry.rows:
             command += f" --rows {plan.rows}"
         if not store.exists(plan.folder):
+            others = self.other_sizes()
+            beside = f"; of other sizes: {', '.join(map(str, others))}" if others else ""
             raise SourceError(
                 f"the dataset '{plan.entry.id}' has not been collected on this machine yet",
-                found=f"nothing in '{plan.folder}'",
-                fix=command,
+                found=f"nothing in '{plan.folder}'{beside}",
+                fix=f"{command}; or name one of these folders" if others else command,
             )
         opened = store.open(plan.folder)
         if not opened.complete:
