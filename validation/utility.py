@@ -65,6 +65,9 @@ is lost, nor a lift below four points; as many runs that diverged on either side
 the interval is of the pairs that are left. SMOTE still draws its base rows with replacement, as any generator draws: an
 effective sample of 0.8 at 100,000 rows.
 
+Since the evening of 2026-11-28 the keys of cells also hold the revision of the code that learned and whose values were
+asked; the 220 cells that were there got their new file names, and no number in them changed.
+
 Cells lie in `runs/utility/`, finished ones on record in `results/cells/` with their commit; a killed program goes on
 where it was, with `--workers` processes of one thread.
 """

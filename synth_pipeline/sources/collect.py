@@ -261,11 +261,11 @@ class CollectedSource:
             command += f" --rows {plan.rows}"
         if not store.exists(plan.folder):
             others = self.other_sizes()
-            beside = f"; of other sizes: {', '.join(map(str, others))}" if others else ""
+            beside = f"; other sizes or seeds, which can be named: {', '.join(map(str, others))}" if others else ""
             raise SourceError(
                 f"the dataset '{plan.entry.id}' has not been collected on this machine yet",
                 found=f"nothing in '{plan.folder}'{beside}",
-                fix=f"{command}; or name one of these folders" if others else command,
+                fix=command,
             )
         opened = store.open(plan.folder)
         if not opened.complete:

@@ -34,6 +34,8 @@ def test_a_run_is_evaluated_once_and_the_report_shows_it(copied, shell, monkeypa
     again = shell(*command)
     assert "nothing to do" in again.out
     assert again.code == 0
+    other = shell("evaluate", "runs/smoke", "--agents", "td3_bc", *QUICK)
+    assert "left out of the table: bc; all: --agents td3_bc,bc" in other.out
 
 
 def test_held_out_episodes_are_fresh_rows(copied, shell, monkeypatch):

@@ -107,6 +107,15 @@ def test_an_agent_of_episodes_is_refused_where_rows_are_mixed_in_and_not_alone()
     assert study(agents={"decision_transformer": {}}, arms={"real": {}}).seeds == 2
 
 
+def test_long_names_keep_the_columns_of_a_table_in_line():
+    cell = {"seconds": 1.0, "mixed_rows": 0, "arm_seconds": 0.0, "diverged": None}
+    given = study(agents={"a_name_of_twenty_one": {"kind": "bc", **QUICK}}, arms={"real": {}})
+    found = {c: {**cell, "evaluations": [{"step": 1, "returns": [1.0]}]} for c in cells(given)}
+    head, line = lines(table(given, found, None), scored=False)
+    assert head.index("runs") + len("runs") == line.rindex("2  1 s") + 1
+    assert lines([], scored=True)[0].startswith("agent")
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises((UnknownNameError, ConfigError), match="smote"):
         study(arms={"x": {"kind": "smotte"}})

@@ -211,6 +211,14 @@ class TestErrors:
             CollectedSource(SMALL, rows=500).load()
         assert error.value.fix == f"synthpipe collect {SMALL} --rows 500"
 
+    def test_what_is_there_in_another_size_is_named(self):
+        there = collection(SMALL, rows=300)
+        fill(there)
+        with pytest.raises(SourceError, match="has not been collected") as error:
+            CollectedSource(SMALL, rows=500).load()
+        assert str(there.folder) in error.value.found
+        assert CollectedSource(SMALL, rows=300).other_sizes() == []
+
     def test_half_collected_is_not_read(self):
         fill(collection(SMALL, rows=500), shards=[0, 2])
         source = CollectedSource(SMALL, rows=500)
