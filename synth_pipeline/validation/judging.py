@@ -81,7 +81,7 @@ def judge_table(
                 table, sample.rows, card, reference, suite, verdict, folder / "expectations"
             )
         parts("pictures")
-        shown = _drawn(table, sample.alike, card, reference, controls, seed) if drawn else []
+        shown = _drawn(table, sample.unaimed, card, reference, controls, seed) if drawn else []
         write_pictures(folder / "pictures", shown, digest=table.about["digest"])
     seconds = time.perf_counter() - begin
     origin = {"real dataset": real.spec.dataset_id, "real rows": len(real), "seed": seed}

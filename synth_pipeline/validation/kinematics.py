@@ -82,7 +82,7 @@ def kinematics(
     system: Kinematics | None,
     truth: Truth,
     *,
-    alike: Transitions | None = None,
+    unaimed: Transitions | None = None,
     sample: int = SAMPLE,
     seed: int = 0,
 ) -> list[Measurement]:
@@ -93,7 +93,7 @@ def kinematics(
         synthetic: What is judged; rows that are not finite are left out (the table contract counts them).
         system: Positions with their velocities, from the environment or from the user's rules; None: not decidable.
         truth: Gives the clip of observations: rows at or near it hide velocities and have no residual.
-        alike: Rows that should be distributed like the real ones, see `sample.Sample`; None: all that are judged.
+        unaimed: Rows that should be distributed like the real ones, see `sample.Sample`; None: all that are judged.
         sample: Rows of each side.
         seed: Seed of the subsamples.
     """
@@ -107,7 +107,7 @@ def kinematics(
         return _Sides(real, ids, rows.take(ids), ours.take(_finite(ours, columns)), columns, sample, seed)
 
     sides = beside(synthetic)
-    spread = sides if alike is None or alike is synthetic else beside(alike)
+    spread = sides if unaimed is None or unaimed is synthetic else beside(unaimed)
     return [_residual(spread, system, truth), _self_loops(sides), _outside(sides)]
 
 

@@ -49,7 +49,7 @@ def novelty(
     synthetic: Transitions,
     held_out: Integers | None,
     *,
-    alike: Transitions | None = None,
+    unaimed: Transitions | None = None,
     sample: int = SAMPLE,
     splits: int = NUM_SPLITS,
     seed: int = 0,
@@ -60,7 +60,7 @@ def novelty(
         real: The whole dataset.
         synthetic: What is judged; rows that are not finite are left out (the table contract counts them).
         held_out: Ids of the episodes that the generator did not see; None: not decidable.
-        alike: Rows that should be distributed like the real ones, see `sample.Sample`; None: all that are judged.
+        unaimed: Rows that should be distributed like the real ones, see `sample.Sample`; None: all that are judged.
         sample: Rows of each side that are held against all training rows.
         splits: Pairs of real halves that the floor is made from.
         seed: Seed of the subsamples.
@@ -73,7 +73,7 @@ def novelty(
     training = subsample(training, TRAINING, seed=seed, address=4)
     unseen = subsample(unseen, sample, seed=seed, address=0)
     every = subsample(synthetic, sample, seed=seed, address=1)
-    spread = every if alike is None or alike is synthetic else subsample(alike, sample, seed=seed, address=1)
+    spread = every if unaimed is None or unaimed is synthetic else subsample(unaimed, sample, seed=seed, address=1)
     measured = []
     for name, columns in zip(DISTRIBUTIONS, (STATE_ACTION, ROW), strict=True):
         index = Neighbours(training, columns)

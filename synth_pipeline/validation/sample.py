@@ -38,34 +38,34 @@ class Sample:
 
     Attributes:
         rows: As they are.
-        left: What is left when their aim is undone; None: they were not aimed.
-        drawn: Rows that these were left from.
-        needed: As many have to be left for distributions to be compared.
+        accepted: What rejection sampling by their weights keeps, as if they had not been aimed; None: they were not.
+        drawn: Rows that it chose from.
+        needed: As many have to be accepted for distributions to be compared.
     """
 
     rows: Transitions
-    left: Transitions | None = None
+    accepted: Transitions | None = None
     drawn: int = 0
     needed: int = 0
 
     @property
-    def alike(self) -> Transitions:
+    def unaimed(self) -> Transitions:
         """Rows that should be distributed like the real ones."""
-        return self.rows if self.left is None else self.left
+        return self.rows if self.accepted is None else self.accepted
 
     @property
     def too_few(self) -> str | None:
         """Why distributions cannot be compared, if so."""
-        if self.left is None or len(self.left) >= self.needed:
+        if self.accepted is None or len(self.accepted) >= self.needed:
             return None
-        left = f"{len(self.left):,} of {self.drawn:,} rows are left when the aim is undone"
+        left = f"{len(self.accepted):,} of {self.drawn:,} rows are left when the aim is undone"
         return f"{left}, {self.needed:,} are needed: generate more rows, or aim a smaller share of them"
 
     def facts(self) -> dict[str, Any]:
         """For the scorecard; nothing where rows were not aimed."""
-        if self.left is None:
+        if self.accepted is None:
             return {}
-        return {UNDONE: {"drawn": self.drawn, "left": len(self.left), "needed": self.needed}}
+        return {UNDONE: {"drawn": self.drawn, "left": len(self.accepted), "needed": self.needed}}
 
 
 def draw(rows: RowSource, size: int, *, real: Dataset, seed: int) -> Sample:
@@ -85,7 +85,7 @@ def draw(rows: RowSource, size: int, *, real: Dataset, seed: int) -> Sample:
     if len(rows) > size:
         share = max(float(weights.mean() / weights.max()), 1 / MOST)
         more = read_sample(rows, math.ceil(size / share), seed=seed)
-    return Sample(sample, undone(more, seed=seed), len(more), min(FEWEST, len(real) // 2))
+    return Sample(sample, rejection_sample(more, seed=seed), len(more), min(FEWEST, len(real) // 2))
 
 
 def importance(rows: Transitions) -> Floats | None:
@@ -100,7 +100,7 @@ def importance(rows: Transitions) -> Floats | None:
     return weights if weights.min() < weights.max() else None
 
 
-def undone(rows: Transitions, *, seed: int) -> Transitions:
+def rejection_sample(rows: Transitions, *, seed: int) -> Transitions:
     """What is left of aimed rows, each kept with a probability in proportion to its weight."""
     weights = importance(rows)
     if weights is None:

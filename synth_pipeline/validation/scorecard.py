@@ -111,28 +111,28 @@ class Reference:
         synthetic: Transitions,
         episodes: Episodes | Segments | None,
         seed: int,
-        alike: Transitions | None = None,
+        unaimed: Transitions | None = None,
     ) -> dict[str, Callable[[], list[Measurement]]]:
-        """Every family of metrics over a sample, by name; rules are exact. `alike`: the sample without its aim."""
-        alike = synthetic if alike is None else alike
+        """Every family of metrics over a sample, by name; rules are exact. `unaimed`: the sample without its aim."""
+        unaimed = synthetic if unaimed is None else unaimed
         real, held_out, truth, learned = self.real, self.held_out, self.truth, self.learned_floor
         plain = Dataset(real.spec, rows=real.transitions()) if self.floors else real  # no episodes: no floors
         splits = 0 if self.floors else self.splits
         system = kinematics.known_kinematics(real.spec) or (self.rules.system if self.rules else None)
         return {
             "rules": lambda: rules.rules(rows, self.rules),
-            "marginals": lambda: marginals(plain, alike, self.compared, seed=seed),
-            "dependence": lambda: dependence.dependence(plain, alike, self.compared, seed=seed),
-            "frechet": lambda: frechet.frechet(real, alike, splits=splits, seed=seed),
+            "marginals": lambda: marginals(plain, unaimed, self.compared, seed=seed),
+            "dependence": lambda: dependence.dependence(plain, unaimed, self.compared, seed=seed),
+            "frechet": lambda: frechet.frechet(real, unaimed, splits=splits, seed=seed),
             "oracle": lambda: against_truth(
-                real, synthetic, truth, held_out, alike=alike, learned_floor=learned, seed=seed
+                real, synthetic, truth, held_out, unaimed=unaimed, learned_floor=learned, seed=seed
             ),
-            "kinematics": lambda: kinematics.kinematics(plain, synthetic, system, truth, alike=alike, seed=seed),
+            "kinematics": lambda: kinematics.kinematics(plain, synthetic, system, truth, unaimed=unaimed, seed=seed),
             "trajectories": lambda: trajectories.trajectories(real, episodes, truth, seed=seed),
-            "c2st": lambda: c2st.c2st(real, alike, splits=splits, seed=seed),
-            "prdc": lambda: prdc.prdc(real, alike, splits=splits, seed=seed),
-            "coverage": lambda: coverage.coverage(real, alike, splits=splits, seed=seed),
-            "novelty": lambda: novelty.novelty(real, synthetic, held_out, alike=alike, splits=splits, seed=seed),
+            "c2st": lambda: c2st.c2st(real, unaimed, splits=splits, seed=seed),
+            "prdc": lambda: prdc.prdc(real, unaimed, splits=splits, seed=seed),
+            "coverage": lambda: coverage.coverage(real, unaimed, splits=splits, seed=seed),
+            "novelty": lambda: novelty.novelty(real, synthetic, held_out, unaimed=unaimed, splits=splits, seed=seed),
             "membership": lambda: membership.membership(real, synthetic, held_out, splits=splits, seed=seed),
         }
 
@@ -172,7 +172,7 @@ def scorecard(
     if not any(m.value for m in measurements if m.metric == "contract.schema"):
         sample = draw(rows, SAMPLE, real=reference.real, seed=seed)
         facts = sample.facts()
-        for family, measure in reference.families(rows, sample.rows, episodes, seed, sample.alike).items():
+        for family, measure in reference.families(rows, sample.rows, episodes, seed, sample.unaimed).items():
             progress(family)
             measurements += [_decidable(_with_floor(m, reference.floors), sample) for m in measure()]
     verdict = judge(measurements, suite)
@@ -197,7 +197,7 @@ def against_truth(
     truth: Truth,
     held_out: Integers | None = None,
     *,
-    alike: Transitions | None = None,
+    unaimed: Transitions | None = None,
     learned_floor: Mapping[str, float] | None = None,
     sample: int = oracle.SAMPLE,
     seed: int = 0,
@@ -209,13 +209,13 @@ def against_truth(
         synthetic: What is judged.
         truth: What is known of the environment.
         held_out: Ids of the episodes that the generator did not see: then errors are also told by novelty.
-        alike: Rows that should be distributed like the real ones, see `sample.Sample`; None: all that are judged.
+        unaimed: Rows that should be distributed like the real ones, see `sample.Sample`; None: all that are judged.
         learned_floor: Held-out errors of a learned model, see `dynamics.ensemble.learned_floor`.
         sample: Rows of each side that the oracle is asked about.
         seed: Seed of the subsamples.
     """
     pair, parts = oracle.judge_sample(real, synthetic, truth, sample=sample, seed=seed), novelty.divided(real, held_out)
-    by_novelty, alike = None, synthetic if alike is None else alike
+    by_novelty, unaimed = None, synthetic if unaimed is None else unaimed
     if pair is not None and parts is not None:
         training, unseen = (subsample(part, novelty.TRAINING, seed=seed, address=4) for part in parts)
         index, reference = Neighbours(training), subsample(unseen, novelty.SAMPLE, seed=seed, address=0)
@@ -223,8 +223,8 @@ def against_truth(
         by_novelty = novelty.error_at_novelty(pair[0].errors, *distances)
     return [
         *oracle.dynamics(real, pair, sample=sample, learned_floor=learned_floor, by_novelty=by_novelty, seed=seed),
-        *oracle.clipped_share(real, alike, truth, seed=seed),
+        *oracle.clipped_share(real, unaimed, truth, seed=seed),
         *oracle.calibration(real, synthetic, truth.kernel, seed=seed),
         *terminations.terminations(real, pair, truth.terminated, sample=sample, seed=seed),
-        *terminations.prevalence(real, alike, truth.terminated, seed=seed),
+        *terminations.prevalence(real, unaimed, truth.terminated, seed=seed),
     ]
