@@ -84,7 +84,15 @@ def test_a_run_that_is_none(tmp_path, make, found):
     with pytest.raises(ConfigError, match="is not a run directory") as caught:
         open_run(place)
     assert found in caught.value.found
-    assert caught.value.fix == f"synthpipe run smoke -o '{place}'"
+    assert caught.value.fix == "synthpipe run smoke   # makes one, runs/smoke"
+
+
+def test_a_misspelt_run_gets_the_nearest_one(tmp_path):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / CONFIG).write_text("dataset: mine.npz")
+    with pytest.raises(ConfigError, match="is not a run directory") as caught:
+        open_run(tmp_path / "frist")
+    assert caught.value.fix == f"did you mean '{tmp_path / 'first'}'?"
 
 
 def test_another_kind_of_generator_begins_with_its_own_defaults():

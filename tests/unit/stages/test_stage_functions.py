@@ -1,14 +1,13 @@
 """Stages as functions: what each needs, keeps, and leaves alone. One small dataset of arrays, no simulator."""
 
 import shutil
-import time
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import toy_data
 
-from synth_pipeline import evaluating, fitting, sources, stages, store, tracking
+from synth_pipeline import sources, stages, store, tracking
 from synth_pipeline.errors import (
     BusyError,
     CheckpointError,
@@ -21,10 +20,8 @@ from synth_pipeline.errors import (
 from synth_pipeline.export.augmented import export_bytes
 from synth_pipeline.export.stage import BEGUN
 from synth_pipeline.generators.base import load
-from synth_pipeline.generators.controls import Noise
 from synth_pipeline.run_config import CONFIG, RunConfig, open_run
 from synth_pipeline.runs import Run, read_json
-from synth_pipeline.scale.fitted import fitted_facts
 from synth_pipeline.store.lock import RUN_LOCK, working
 
 LENGTHS = [40] * 12
@@ -188,50 +185,6 @@ def test_train_refuses_other_data_under_the_same_name(mine):
     with pytest.raises(ConfigError, match="other data") as caught:
         stages.train(run, config)
     assert "not those that it was fitted on" in caught.value.found
-
-
-def test_rows_are_not_judged_by_other_data_under_the_same_name(generated):
-    """Else an export would join the new real rows to what was made from the old ones, under the old verdict."""
-    run, config = generated
-    save_rows("mine.npz", seed=1)
-    with pytest.raises(ConfigError, match="not those that the generator was fitted on"):
-        stages.validate(run, config)
-
-
-def test_rows_are_not_exported_beside_other_data_under_the_same_name(validated):
-    run, config = validated
-    save_rows("mine.npz", seed=1)
-    with pytest.raises(ConfigError, match="not those that the generator was fitted on"):
-        stages.export(run, config, allow_failed=True)
-    assert not list(run.folder("export").glob("*.hdf5"))
-
-
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"held_out": 0.5}, {"generator": {"kind": "smote"}}])
-def test_other_settings_than_the_generator_had_judge_nothing(generated, changes):
-    run, config = generated
-    for stage in (stages.validate, evaluating.study_of):
-        with pytest.raises(ConfigError, match="other data or with other settings"):
-            stage(*((run, config.replace(**changes))))
-
-
-def test_what_a_killed_fit_took_is_counted(mine, monkeypatch):
-    run, config = mine
-    monkeypatch.setattr(fitting, "NOTED_S", 0.0)
-    fit = Noise.fit
-
-    def dying(self, data, *, report=None, **given):
-        fit(self, data, **given)
-        time.sleep(0.3)
-        report(1, 2, {"loss": 1.0})
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Noise, "fit", dying)
-        with pytest.raises(KeyboardInterrupt):
-            stages.train(run, config)
-    stages.train(run, config)
-    assert fitted_facts(run.generator, config).seconds > 0.3
-    assert not list(run.folder("model").glob("training-*"))
 
 
 def test_what_cannot_be_read_leaves_no_run_directory(mine):

@@ -100,7 +100,7 @@ def test_what_is_right_or_wrong_by_itself_is_judged_on_all_rows(rows, undone, as
 
 def test_a_result_repeats_and_no_row_does(rows, undone):
     assert judged(rows)[1] == undone[1]
-    first, again, other = (draw(table(rows), 50_000, real=REAL, seed=seed).alike["row_id"] for seed in (0, 0, 1))
+    first, again, other = (draw(table(rows), 50_000, real=REAL, seed=seed).unaimed["row_id"] for seed in (0, 0, 1))
     assert (first == again).all()
     assert len(np.unique(first)) == len(first)
     assert set(first.tolist()) != set(other.tolist())
@@ -110,7 +110,7 @@ def test_rows_that_were_not_aimed_stay_as_they_are(rows):
     plain = rows.with_columns(weight=np.full(len(rows), 0.7, np.float32))
     for given in (plain, toy_dataset().transitions(), rows.take(slice(0, 0))):
         sample = draw(table(given), 50_000, real=REAL, seed=0)
-        assert sample.alike is sample.rows
+        assert sample.unaimed is sample.rows
         assert sample.too_few is None
         assert sample.facts() == {}
 
@@ -118,7 +118,7 @@ def test_rows_that_were_not_aimed_stay_as_they_are(rows):
 def test_of_a_large_table_more_rows_are_drawn_so_that_as_many_are_left(rows):
     sample = draw(table(rows), 4_096, real=REAL, seed=0)
     assert len(sample.rows) == 4_096
-    assert len(sample.alike) == pytest.approx(4_096, rel=0.06)
+    assert len(sample.unaimed) == pytest.approx(4_096, rel=0.06)
     assert sample.drawn < len(rows)
 
 
@@ -156,5 +156,5 @@ def test_a_weight_that_real_rows_have_too_is_a_column_like_any_other(rows):
     spec = SPEC.replace(fields=(*SPEC.fields, Field(name="weight")))
     weighed = {**REAL.transitions().columns, "weight": np.ones(len(REAL), np.float32)}
     sample = draw(table(rows), 50_000, real=Dataset(spec, rows=Transitions(weighed)), seed=0)
-    assert sample.left is None
-    assert sample.alike is sample.rows
+    assert sample.accepted is None
+    assert sample.unaimed is sample.rows
