@@ -8,7 +8,7 @@ from pathlib import Path
 
 from synth_pipeline import sources
 from synth_pipeline.data.split import SplitData, split_dataset
-from synth_pipeline.evaluating import ERRORS, OWN, acted_in, made, planned, states_to_judge
+from synth_pipeline.evaluating import ERRORS, OWN, acted_in, as_run, planned, states_to_judge
 from synth_pipeline.evaluation.advice import (
     HELD_OUT,
     Advice,
@@ -54,7 +54,7 @@ def advise(
     split = split_for_advice(dataset, rows)
     config, training = probed_in(split, config), len(split.train)
     study = trials(dataset, rows, training, config)
-    with working(made(folder)):
+    with working(as_run(folder)):
         results = run_study(study, folder, workers=workers, yes=yes, only=partial(tried, study))
         _show(study, results)
         found, confirmed = judged(study, results, training), []

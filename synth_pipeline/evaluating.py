@@ -65,7 +65,9 @@ def study_of(run: Run | None, config: RunConfig) -> StudyConfig:
         )
     if run is not None:
         target, url = filled_store(run, config), store_url(run, config)
-        fitted.require_model(fitted.trained_model(run, config), config)
+        model = fitted.trained_model(run, config)
+        fitted.require_model(model, config)
+        fitted.fitted_facts(model, config).require_same(fitted.source_of(config), config.dataset)
         mixing = {"rows": min(settings.rows, len(target)), "share": settings.share, "use_in": settings.use_in}
         arms[MIXED] = {"kind": STORE, "store": url, **mixing}
         arms |= {name: _control(name, url, config, mixing) for name in settings.controls}
@@ -191,7 +193,7 @@ def evaluate_alone(config: RunConfig, folder: Path, *, workers: int | str = 1, y
     require_folder(folder, (*OWN, RESULTS, PICTURES), "an evaluation")
     study = study_of(None, config)
     probe = values_of(study, config)
-    with working(made(folder)):
+    with working(as_run(folder)):
         found, drawn = measured(study, folder, workers=workers, yes=yes)
         values = None if probe is None else measured_values(probe, folder, workers=workers, yes=yes)
         write_pictures(folder / PICTURES, drawn, digest=content_hash(study))
@@ -199,7 +201,7 @@ def evaluate_alone(config: RunConfig, folder: Path, *, workers: int | str = 1, y
     return folder / RESULTS
 
 
-def made(folder: Path) -> Run:
+def as_run(folder: Path) -> Run:
     """A folder that works as a run does: one process at a time."""
     with friendly_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -202,8 +202,8 @@ def validate(run: Run, config: RunConfig, *, workers: int | str = 1) -> Path:
     spent = {TRAINING: facts.seconds, GENERATION: target.seconds}
     with working(run):
         chosen = settings.model_dump(include={"learn_oracle", "learn_floor", "expectations", "pictures", "splits"})
+        facts.require_same(source, config.dataset)
         real = source.load()
-        facts.require_same(real, source.fingerprint(), config.dataset)
         against = Against(real, suite, facts.unseen(real), rules, seed=config.seed, **chosen)
         verdict = judge_store(target, against, run.folder("validation"), spent=spent, workers=workers)
         run.finish("validation", key, {"outcome": outcome(verdict), "digest": target.digest()})
@@ -244,14 +244,13 @@ def export(run: Run, config: RunConfig, *, allow_failed: bool = False) -> Path:
         return folder
     with working(run):
         if not written(run, key):  # by another process, between the look above and the lock
-            real, fingerprint = source.load(), source.fingerprint()
-            fitted_facts(trained_model(run, config), config).require_same(real, fingerprint, config.dataset)
+            fitted_facts(trained_model(run, config), config).require_same(source, config.dataset)
             write_export(
                 run,
                 key,
                 config.export,
-                real=real,
-                fingerprint=fingerprint,
+                real=source.load(),
+                fingerprint=source.fingerprint(),
                 synthetic=target,
                 card=card,
                 allow_failed=allow_failed,

@@ -104,13 +104,17 @@ class FittedFacts(BaseModel):
             return None
         return np.union1d(np.array(self.held_out_episodes, np.int64), np.arange(self.units, units(real)))
 
-    def require_same(self, real: Dataset, fingerprint: str, name: str) -> None:
+    def require_same(self, source: Source, name: str) -> None:
         """Check that data are those that it was fitted on, or these with more behind them.
+
+        Args:
+            source: Where they come from.
+            name: What the user calls them.
 
         Raises:
             ConfigError: When they are others: rows made from the ones would be judged by, or stand beside, the others.
         """
-        if fingerprint == self.fingerprint or (units(real) >= self.units and self._begins(real)):
+        if (fingerprint := source.fingerprint()) == self.fingerprint or self._begins(source.load()):
             return
         raise ConfigError(
             f"the rows of {name} are not those that the generator was fitted on",
@@ -120,7 +124,7 @@ class FittedFacts(BaseModel):
         )
 
     def _begins(self, real: Dataset) -> bool:
-        return hash_prefix(real, self.units) == self.history
+        return units(real) >= self.units and hash_prefix(real, self.units) == self.history
 
 
 class _State(BaseModel):

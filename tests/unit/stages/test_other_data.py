@@ -29,8 +29,9 @@ BARE = {"expectations": False, "pictures": False, "splits": 2}
 def test_rows_are_not_judged_by_other_data_under_the_same_name(made):
     """Else an export would join the new real rows to what was made from the old ones, under the old verdict."""
     small_runs.save_rows("mine.npz", seed=1)
-    with pytest.raises(ConfigError, match="not those that the generator was fitted on"):
-        stages.validate(*made)
+    for stage in (stages.validate, evaluating.study_of):
+        with pytest.raises(ConfigError, match="not those that the generator was fitted on"):
+            stage(*made)
 
 
 def test_rows_are_not_exported_beside_other_data_under_the_same_name(made):
