@@ -85,17 +85,31 @@ def audit(
     rules: RulesFile = None,
     unseen: Unseen = None,
     known_only: Known = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Judge anyone's synthetic data against the real data, and write a page; exit code 7 when a rule fails."""
-    from synth_pipeline import sources
+    """Judge anyone's synthetic data against the real data, and write a page; exit code 7 when a rule fails.
 
-    judged = _Judged(file, real, suite, rules, unseen, known_only)
+    A store is streamed, by several workers if asked for; a file is read whole.
+    """
+    from synth_pipeline import sources, store
+    from synth_pipeline.sources.base import on_disk
+
+    judged, chosen = _Judged(file, real, suite, rules, unseen, known_only), workers_of(workers, scheduler)
+    streamed = "://" in file or on_disk(Path(file)) == "store"
+    if not streamed and (workers, scheduler) != (None, None):
+        raise ConfigError(
+            "a file is read whole, by this process",
+            found=f"--workers {workers}" if scheduler is None else f"--scheduler {scheduler}",
+            accepted="workers for a store",
+            fix="leave it out",
+        )
     if dry_run:
         judged.plan("audit", sources.resolve(file).describe()["rows"])
         return
     name = Path(file.rstrip("/").rpartition("/")[2] if "://" in file else file.rstrip("/"))
-    judged.write(out or name.with_name(f"{name.stem}-audit"))
+    judged.write(out or name.with_name(f"{name.stem}-audit"), store.open(file) if streamed else None, chosen)
 
 
 class _Judged(NamedTuple):

@@ -221,6 +221,11 @@ def test_anyones_file_is_audited(copied, shell):
     answer = shell("audit", flat, "--real", real, "-o", "audited", *FAST)
     assert answer.code == 0, answer.err
     assert "8,000 of 12,000 rows are marked as synthetic, and these are judged" in answer.out
+    streamed = shell("audit", "runs/smoke/store", "--real", real, "-o", "streamed", *FAST, "--workers", "2")
+    assert streamed.code == 0, streamed.err
+    cards = [read_json(copied.folder / name / "scorecard.json") for name in ("audited", "streamed")]
+    found = [{m["metric"]: m["value"] for m in card["measurements"]} for card in cards]
+    assert found[0]["marginals.mean"] == found[1]["marginals.mean"], "the same rows, from a file and from a store"
     error = command_line.refused(shell("audit", flat, "--real", flat, *FAST), 3, "Source", "as real data", "audit FILE")
     assert "8,000 of 12,000 rows" in error["found"]
     page = Page((copied.folder / "audited" / "report.html").read_text(encoding="utf-8"))

@@ -53,6 +53,7 @@ def test_an_export_of_what_was_not_judged_is_no_plan(files, shell):
         (("validate", "runs/smoke", "--unseen", "mine.npz"), "--unseen mine.npz"),
         (("evaluate", "runs/smoke", "--agents", "bc", "--out", "elsewhere"), "--out elsewhere"),
         (("train", "mine.npz", "--rows", "10", "-o", "runs/mine"), "--rows 10"),
+        (("audit", "mine.npz", "--real", "mine.npz", "--workers", "2"), "--workers 2"),
     ],
 )
 def test_an_option_without_effect_is_refused(files, shell, command, option):
