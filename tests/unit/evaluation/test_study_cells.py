@@ -9,14 +9,16 @@ from safetensors import safe_open
 from small_studies import PLAIN, QUICK, study
 from worlds import roll
 
+from synth_pipeline import envs
 from synth_pipeline.agents.bc import BC
 from synth_pipeline.data.split import split_dataset
 from synth_pipeline.errors import ConfigError, TrainingDivergedError
 from synth_pipeline.evaluation import arms as arms_module
 from synth_pipeline.evaluation import cells as cells_module
+from synth_pipeline.evaluation import costs
 from synth_pipeline.evaluation.cells import Task, make_arm, run_cell
 from synth_pipeline.evaluation.costs import shortened
-from synth_pipeline.evaluation.study import Cell, cells
+from synth_pipeline.evaluation.study import ArmConfig, Cell, cells
 from synth_pipeline.evaluation.tables import lines, table
 from synth_pipeline.generators.controls import Smote
 from synth_pipeline.runs import read_json
@@ -215,22 +217,41 @@ def test_the_bill_counts_what_an_agent_learns_before_its_policy(tmp_path):
     assert studies.bill(given, tmp_path, workers=1).seconds > 3600
 
 
-def test_the_bill_counts_what_makes_rows_once_where_arms_share_it(tmp_path):
+def test_the_bill_counts_what_makes_rows_once_where_arms_share_it(tmp_path, monkeypatch):
     """Hours of fits are no small print: without them a study of hours would start without being asked for."""
-    vae = {"kind": "vae", "gradient_steps": 10**8, "batch_size": 32}
+    monkeypatch.setattr(costs, "_arm_seconds", lambda arm, data: 7_200.0 if arm.kind == "generated" else 0.0)
+    vae = {"kind": "vae"}
     arms = {"made": {"kind": "generated", "generator": vae}, "labelled": {"kind": "relabelled", "generator": vae}}
-    one = studies.bill(study(seeds=1, arms={"real": {}, "made": arms["made"]}), tmp_path, workers=1)
-    both = studies.bill(study(seeds=1, arms={"real": {}, **arms}), tmp_path, workers=1)
-    assert one.arm_seconds > 3600
-    assert both.arm_seconds < 1.8 * one.arm_seconds
-    with pytest.raises(ConfigError, match="hours"):
+    for chosen in ({"made": arms["made"]}, {"labelled": arms["labelled"]}, arms):
+        assert studies.bill(study(seeds=2, arms={"real": {}, **chosen}), tmp_path, workers=1).arm_seconds == 7_200
+    with pytest.raises(ConfigError, match=r"2\.0 hours"):
         studies.run_study(study(seeds=1, arms={"real": {}, **arms}), tmp_path)
     assert studies.bill(study(), tmp_path, workers=1).arm_seconds == 0.0, "SMOTE trains nothing"
 
 
-def test_the_bill_counts_evaluations(tmp_path):
-    usual, often = (studies.bill(study(seeds=1, evaluations=n), tmp_path, workers=1).seconds for n in (3, 3000))
-    assert often > 5 * usual
+def test_a_fit_is_extrapolated_from_two_short_ones(monkeypatch):
+    class Fitted:
+        def __init__(self, settings):
+            self.settings = settings
+
+        def fit(self, data, *, seed):
+            return 5.0 + 0.1 * self.settings["gradient_steps"]
+
+    build = costs.generators.build
+    monkeypatch.setattr(
+        costs.generators, "build", lambda s: Fitted(s) if s.get("gradient_steps", 9e9) < 99 else build(s)
+    )
+    monkeypatch.setattr(costs, "_timed", lambda work: work())
+    arm = ArmConfig(kind="generated", generator={"kind": "vae", "gradient_steps": 10_000})
+    assert costs._arm_seconds(arm, Points().load()) == pytest.approx(5.0 + 0.1 * 10_000)
+
+
+def test_the_bill_counts_evaluations(tmp_path, monkeypatch):
+    monkeypatch.setattr(BC, "expected_seconds", lambda self, data, steps: 10.0)
+    monkeypatch.setattr(costs, "_timed", lambda work: 0.3)
+    horizon = Points().load().spec.horizon or envs.make("toy-point-mass").spec.horizon
+    found = studies.bill(study(seeds=1, arms={"real": {}}, evaluations=3, watched=2), tmp_path, workers=1).seconds
+    assert found == pytest.approx(10.0 + 0.3 / costs.TIMED * horizon * 5)
 
 
 @pytest.mark.parametrize("share", [0.5, 1e-9])
