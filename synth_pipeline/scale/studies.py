@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synth_pipeline.agents.replay import Mixture
 from synth_pipeline.errors import ConfigError
-from synth_pipeline.evaluation.cells import Task, data_of, lost_arm, make_arm, run_cell
+from synth_pipeline.evaluation.cells import Task, agent_of, data_of, drawn, lost_arm, make_arm, run_cell
 from synth_pipeline.evaluation.costs import arms_seconds, cell_seconds
 from synth_pipeline.evaluation.study import Cell, StudyConfig, cells
 from synth_pipeline.runs import read_json
@@ -87,6 +88,7 @@ def run_study(
 
     Raises:
         ConfigError: When it takes more than an hour.
+        SourceError: When an agent cannot learn from the real rows of a draw, before anything is trained.
     """
     every = tasks_of(study, folder, only)
     left = missing(every)
@@ -95,6 +97,7 @@ def run_study(
     else:
         if not yes:
             _confirm(bill(study, folder, workers=workers, only=only))
+        _begin_each(left)
         begin = time.monotonic()
         for wave in ([task.base for task in left], left):  # what is labelled anew is there before two ask for it
             _run("arms", make_arm, _arms(wave), "arms", workers=workers)
@@ -102,6 +105,14 @@ def run_study(
         _run("evaluate", run_cell, left, "cells", workers=workers, there=there, finished=finished)
         say("evaluate", f"{counted(len(left), 'cell')} in {duration(time.monotonic() - begin)}")
     return {task.cell: read_json(task.result_file) for task in every}
+
+
+def _begin_each(tasks: Sequence[Task]) -> None:
+    """Every agent on the real rows of every draw, without a step: what it refuses is said now, not hours later."""
+    first = {(task.cell.agent, task.cell.size, task.cell.draw): task for task in tasks}
+    for task in first.values():
+        real, _ = drawn(task.study, task.cell)
+        agent_of(task, real).begin(Mixture(real), seed=0)
 
 
 def _arms(tasks: Sequence[Task]) -> list[Task]:

@@ -12,7 +12,7 @@ from worlds import roll
 from synth_pipeline import envs
 from synth_pipeline.agents.bc import BC
 from synth_pipeline.data.split import split_dataset
-from synth_pipeline.errors import ConfigError, TrainingDivergedError
+from synth_pipeline.errors import ConfigError, SourceError, TrainingDivergedError
 from synth_pipeline.evaluation import arms as arms_module
 from synth_pipeline.evaluation import cells as cells_module
 from synth_pipeline.evaluation import costs
@@ -277,6 +277,16 @@ def test_a_study_does_what_is_missing_and_says_so(tmp_path, capsys, monkeypatch)
     assert told, "what was there is no news"
     assert "nothing to do: 2 cells are there" in capsys.readouterr().out
     assert len(studies.missing(studies.tasks_of(study(seeds=2), tmp_path))) == 2, "more seeds keep what is there"
+
+
+def test_what_an_agent_refuses_is_said_before_anything_is_trained(tmp_path, monkeypatch):
+    data = roll("toy-point-mass", episodes=20, steps=20)
+    data.episodes.columns["rewards"][:] = 0  # a sparse task that nobody has solved
+    monkeypatch.setattr(Points, "data", data)
+    agents = {"bc": QUICK, "iql": {**QUICK, "scale_rewards": True}}
+    with pytest.raises(SourceError, match="all returns are equal"):
+        studies.run_study(study(agents=agents), tmp_path, yes=True)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_more_than_an_hour_is_asked_for(tmp_path):
