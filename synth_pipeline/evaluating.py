@@ -23,7 +23,7 @@ from synth_pipeline.evaluation.pictures import pictures
 from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import lines, scale_of, sentence, table
 from synth_pipeline.evaluation.value_probe import LEAST_STATES, ProbeConfig
-from synth_pipeline.run_config import RunConfig, store_url
+from synth_pipeline.run_config import MIXED, RunConfig, store_url
 from synth_pipeline.runs import Run, friendly_os_errors, read_json, require_folder, write_json
 from synth_pipeline.scale import fitted
 from synth_pipeline.scale.fill import filled_store
@@ -36,7 +36,6 @@ from synth_pipeline.validation.picture_files import Picture, write_pictures
 RESULTS, PICTURES = "results.json", "pictures"
 OWN = ("rows", "cells")  # what a study writes into its folder
 ERRORS = "score: minus the error of the values of a fixed policy, in standard deviations of the true ones"
-MIXED = "mixed"  # the arm with the rows of the run
 CONTROLS = ("smote", "noise", "learned", "relabelled", "duplicate", "top", "fresh", "regularised")
 REGULARISED, WEIGHT_DECAY = "regularised", 0.1  # real rows alone: does a regulariser do what further rows do?
 

@@ -17,6 +17,7 @@ from synth_pipeline.runs import Run, read_json, write_bytes
 CONFIG = "config.yaml"
 Share = Annotated[float, Setting(gt=0, lt=1)]
 LABELS = "relabelled"  # key of a store's configuration: what was rewritten in the rows of another store, step by step
+MIXED = "mixed"  # what the arm with the rows of a run is called
 RELABELLED = f"{LABELS}.json"  # in the run of such a store
 
 

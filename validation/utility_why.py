@@ -47,7 +47,7 @@ from synth_pipeline.data.containers import Transitions, concatenate
 from synth_pipeline.data.split import split_dataset
 from synth_pipeline.evaluation.cells import Task, drawn, lost_arm, make_arm, rows_of, source_of
 from synth_pipeline.evaluation.monte_carlo import Policy, fixed_policy
-from synth_pipeline.evaluation.statistics import Diverged, Outcomes, paired_difference
+from synth_pipeline.evaluation.statistics import Diverged, Outcomes, paired_difference, worst
 from synth_pipeline.evaluation.study import Cell, StudyConfig
 from synth_pipeline.evaluation.tables import BASELINE, Results, outcomes
 from synth_pipeline.runs import read_json
@@ -125,7 +125,7 @@ def points(rows: Transitions) -> Transitions:
 def facts(task: Task, judge: Judge) -> dict[str, float]:
     """Of the rows of one arm and draw."""
     make_arm(task)
-    rows, real = rows_of(task), drawn(task.study, task.cell)[0].transitions()
+    rows, real = rows_of(task), drawn(task)[0].transitions()
     return reaches(real, rows, judge) | errors(subsample(rows, JUDGED, seed=task.cell.draw, address=1), judge)
 
 
@@ -189,11 +189,6 @@ def difference(ours: Outcomes, theirs: Outcomes) -> dict[str, Any]:
 def logarithm(found: Outcomes) -> Outcomes:
     """Minus the logarithm of the error."""
     return {run: one if isinstance(one, Diverged) else -math.log(-one) for run, one in found.items()}
-
-
-def worst(found: float | Diverged) -> float:
-    """An outcome, a diverged one below all others."""
-    return -math.inf if isinstance(found, Diverged) else found
 
 
 def better_in(ours: Outcomes, theirs: Outcomes) -> dict[str, int]:

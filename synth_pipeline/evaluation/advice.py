@@ -2,9 +2,9 @@
 
 First on a quarter of the data, where the answer can be checked: the learning curve of real rows alone tells how many
 more real rows an arm is worth. Then the arms that help there, the best first, on all of them, in several trainings on
-the same rows, until one helps again. An arm is recommended only when its paired 95 % interval excludes 0 both times,
-and when the values learned with it say more than their mean would; the value probe is no return, and the advice says
-so.
+the same rows, until one helps again. An arm is recommended only when its paired 95 % interval is above 0 both times
+(or, where real rows alone diverged, when it never did and won every pair that is left), and when the values learned
+with it say more than their mean would; the value probe is no return, and the advice says so.
 """
 
 from __future__ import annotations
@@ -172,9 +172,11 @@ class Advice:
 
     def _verdict(self, middle: str) -> str:
         if self.mixed is not None:
-            share = f"{self.mixed.share:.0%} of every batch"
-            both = f"{middle} rows and on all {self.training:,}"
-            return f"Augment with {self.arm} ({share}): values got better on {both}."
+            looks = (self._trial(self.trials), self._trial(self.confirmed))
+            lost = any(trial.difference.verdict == "outlasts" for trial in looks)
+            share, both = f"{self.mixed.share:.0%} of every batch", f"{middle} rows and on all {self.training:,}"
+            where = ", wherever real rows alone did not diverge" if lost else ""
+            return f"Augment with {self.arm} ({share}): values got better on {both}{where}."
         if self.confirmed:
             names = " and ".join(trial.arm for trial in self.confirmed)
             return f"Do not augment: {names} helped on {middle} rows and not beyond doubt on all {self.training:,}."
@@ -215,12 +217,8 @@ def error_of(outcomes: Outcomes) -> float | None:
 
 
 def better(difference: Difference) -> bool:
-    """Whether an interval excludes 0 on the good side, or real rows alone diverged where this arm never did.
-
-    Not where the arm diverged more often than they.
-    """
-    ours, theirs = difference.diverged
-    return ours <= theirs and (difference.verdict == "better" or difference.outlasted)
+    """Whether an interval excludes 0 on the good side, or real rows alone diverged where this arm never did."""
+    return difference.verdict in ("better", "outlasts")
 
 
 def helps(trial: Trial) -> bool:
@@ -266,12 +264,11 @@ def _change(trial: Trial) -> str:
     d = trial.difference
     if d.value is None or d.low is None or d.high is None:
         alone = f"better wherever real rows alone gave values; these diverged in {counted(d.diverged[1], 'draw')}"
-        return alone if d.outlasted else d.why or "not decidable"
+        return alone if d.verdict == "outlasts" else d.why or "not decidable"
     text = f"error of values changes by {-d.value:+.3f} of a deviation [{-d.high:+.3f}, {-d.low:+.3f}]"
-    if (worth := trial.multiplier) is None:
+    if (worth := trial.multiplier) is None or worth.low is None:
         return text
-    between = "" if worth.low is None else f" [{worth.low}, {worth.high}]"
-    return f"{text}, worth {worth.value}{between} the real rows"
+    return f"{text}, worth {worth.value} [{worth.low}, {worth.high}] the real rows"
 
 
 def _plain(trial: Trial) -> dict[str, Any]:

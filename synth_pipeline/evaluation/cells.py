@@ -119,16 +119,30 @@ def data_of(study: StudyConfig) -> dict[str, dict[str, str]]:
 
 
 @lru_cache(maxsize=2)
-def _parts(dataset: str, rows: int | None, held_out: HeldOut, seed: int) -> SplitData:
-    return split_dataset(sources.real_source(dataset, rows=rows).load(), held_out=held_out, seed=seed)
+def _parts(fingerprint: str, dataset: str, rows: int | None, held_out: HeldOut, seed: int) -> SplitData:
+    """By the data's fingerprint: a worker may live on when they change."""
+    source = sources.real_source(dataset, rows=rows)
+    data = source.load()
+    if (now := source.fingerprint()) != fingerprint:
+        raise SourceError(
+            "the data changed while a study of them was under way",
+            found=f"fingerprint {now[:12]}",
+            accepted=f"{fingerprint[:12]}, as when it began",
+            fix="type the command again",
+        )
+    return split_dataset(data, held_out=held_out, seed=seed)
 
 
-def drawn(study: StudyConfig, cell: Cell) -> tuple[Dataset, Dataset | None]:
+def drawn(task: Task) -> tuple[Dataset, Dataset | None]:
     """The real rows of a cell, and those that it does not touch.
 
     These are the held-out episodes where a cell has all others, unless its values are judged in them.
+
+    Raises:
+        SourceError: When the data are not what they were when the study began.
     """
-    parts = _parts(study.dataset, study.rows, study.held_out, study.seed)
+    study, cell = task.study, task.cell
+    parts = _parts(task.data["dataset"], study.dataset, study.rows, study.held_out, study.seed)
     if cell.size is None:
         return parts.train, None if study.outcome == "values" else parts.held_out
     return draw_subset(parts.train, cell.size, draw=cell.draw, seed=study.seed)
@@ -171,7 +185,7 @@ def _rows_of_store(task: Task) -> Transitions:
 def _made_rows(task: Task) -> Transitions:
     arm, state = task.study.arms[task.cell.arm], task.rows_file.with_suffix("")
     state.mkdir(parents=True, exist_ok=True)
-    subset, rest = drawn(task.study, task.cell)
+    subset, rest = drawn(task)
     ground = Ground(
         subset,
         rest,
@@ -241,16 +255,16 @@ def _mixed(task: Task) -> tuple[int, float]:
 
 
 def _returns(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
-    real, _ = drawn(task.study, task.cell)
+    real, _ = drawn(task)
     agent = build(task.settings).begin(_mixture(task, real), seed=agent_seed(task.study, task.cell))
     found, diverged = _judged(agent, real, task, state)
     return {"evaluations": found, "seconds": round(agent.seconds, 2)}, diverged
 
 
 def _values(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
-    study, (real, _), c = task.study, drawn(task.study, task.cell), _probe_numbers(task)
+    study, (real, _), c = task.study, drawn(task), _probe_numbers(task)
     asked = ProbeConfig(policy=c.policy, states=c.states, discount=c.discount, rollouts=c.rollouts)
-    policy, truth = _truth(study.dataset, study.rows, study.held_out, study.seed, asked)
+    policy, truth = _truth(task.data["dataset"], study.dataset, study.rows, study.held_out, study.seed, asked)
     fqe, seed = FQE(policy, c), agent_seed(study, task.cell)
     try:
         probe = probe_values(fqe, _mixture(task, real), truth, seed=seed, checkpoint=state)
@@ -274,9 +288,11 @@ def _probe_numbers(task: Task) -> ProbeConfig:
 
 
 @lru_cache(maxsize=2)
-def _truth(dataset: str, rows: int | None, share: HeldOut, seed: int, c: ProbeConfig) -> tuple[Policy, MonteCarlo]:
+def _truth(
+    fingerprint: str, dataset: str, rows: int | None, share: HeldOut, seed: int, c: ProbeConfig
+) -> tuple[Policy, MonteCarlo]:
     """The fixed policy, and its values in held-out states; the same for all arms."""
-    unseen = _parts(dataset, rows, share, seed).held_out
+    unseen = _parts(fingerprint, dataset, rows, share, seed).held_out
     if unseen is None:
         raise SourceError("values are judged in held-out states", found="data without episodes to hold out")
     environment = envs.make(str(unseen.spec.environment))

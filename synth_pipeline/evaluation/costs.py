@@ -26,7 +26,7 @@ def cell_seconds(task: Task) -> float:
 
     Walks for the true values of a fixed policy are left out: every process makes them once.
     """
-    real, _ = drawn(task.study, task.cell)
+    real, _ = drawn(task)
     agent = agent_of(task, real)
     seconds = agent.expected_seconds(Mixture(real), TIMED)
     return seconds + (_judging_seconds(task, agent, real) if task.study.outcome == "returns" else 0.0)
@@ -43,7 +43,7 @@ def arms_seconds(tasks: Sequence[Task]) -> float:
         arm = task.study.arms[task.cell.arm]
         key = content_hash(arm.made_from())
         if key not in known:
-            known[key] = _arm_seconds(arm, drawn(task.study, task.cell)[0])
+            known[key] = _arm_seconds(arm, drawn(task)[0])
         seconds += known[key]
     return seconds
 

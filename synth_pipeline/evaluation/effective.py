@@ -59,7 +59,7 @@ class Multiplier:
         curve: `[k]`, its mean scores, made monotone.
         score: Mean score of the arm.
         rows: Real rows that the arm has.
-        diverged: Runs of these sizes and of the arm that were left out.
+        diverged: Runs of these sizes and of the arm that diverged.
         why: Why there is no interval.
     """
 
@@ -83,7 +83,8 @@ class Multiplier:
 def effective_multiplier(curve: Mapping[int, Outcomes], arm: Outcomes, rows: int, *, seed: int = 0) -> Multiplier:
     """Rows of real data alone that would score as the arm does, over the real rows that the arm has.
 
-    The bootstrap resamples runs: jointly where all sizes and the arm have the same runs, else each on its own.
+    Where all sizes and the arm have the same runs, those that diverged anywhere are left out everywhere, for draws of
+    the data differ by more than arms do, and the bootstrap resamples runs jointly; else each on its own.
 
     Args:
         curve: Rows -> run -> final score of training on that many real rows alone.
@@ -92,8 +93,8 @@ def effective_multiplier(curve: Mapping[int, Outcomes], arm: Outcomes, rows: int
         seed: Of the bootstrap.
 
     Raises:
-        ConfigError: With fewer than two sizes.
-        SourceError: On NaN or infinity, or when all runs of a size or of the arm diverged.
+        ConfigError: With fewer than two sizes, or when no run is left of a size or of the arm.
+        SourceError: On NaN or infinity.
     """
     if len(curve) < 2 or min(curve) < 1 or rows < 1:
         raise ConfigError(
@@ -103,10 +104,11 @@ def effective_multiplier(curve: Mapping[int, Outcomes], arm: Outcomes, rows: int
     whole = {size: found for size, found in curve.items() if not lost(found)}
     sizes = tuple(sorted(whole if len(whole) > 1 else curve))
     runs = {**{f"{size:,} real rows": curve[size] for size in sizes}, "the arm": arm}
-    joint = _joint(runs)
+    diverged, shared = sum(map(lost, runs.values())), _shared(runs)
+    joint = bool(shared)
     if joint:  # in one order, so that one draw of runs holds for all
-        runs = {name: {run: outcomes[run] for run in arm} for name, outcomes in runs.items()}
-    parts, diverged = survivors(runs)
+        runs = {name: {run: outcomes[run] for run in shared} for name, outcomes in runs.items()}
+    parts, _ = survivors(runs)
     counts = {name: len(part) for name, part in parts.items()}
     _require_survivors(counts)
     means, share = np.array([part.mean() for part in parts.values()]), np.array([*counts.values()][:-1], np.float64)
@@ -184,11 +186,12 @@ def multiplier_of(curve: Mapping[int, Outcomes], arm: Outcomes, rows: int, *, se
     return effective_multiplier(known, arm, rows, seed=seed) if len(known) > 1 and lost(arm) < len(arm) else None
 
 
-def _joint(runs: Mapping[str, Outcomes]) -> bool:
-    """Whether all have the same runs and none diverged."""
+def _shared(runs: Mapping[str, Outcomes]) -> list[Any]:
+    """The runs that diverged nowhere, where all have the same; none otherwise."""
     first, *others = runs.values()
-    whole = not any(lost(outcomes) for outcomes in runs.values())
-    return whole and all(outcomes.keys() == first.keys() for outcomes in others)
+    if any(outcomes.keys() != first.keys() for outcomes in others):
+        return []
+    return [run for run in first if not any(isinstance(outcomes[run], Diverged) for outcomes in runs.values())]
 
 
 def _resampled_means(parts: Mapping[str, Floats], joint: bool, seed: int) -> Floats:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LEVELS = 101  # thresholds of a profile
 SPREAD = (
     "Share of the runs that score above every threshold: a line that lies above another is better everywhere, "
-    "and a mean that a few runs make shows as a long tail."
+    "and a mean that a few runs make shows as a long tail. A run that diverged scores above none."
 )
 CURVES = (
     "Mean score at each evaluation. The final score is the mean of the shaded ones, fixed beforehand: "
@@ -47,22 +47,29 @@ def pictures(
         scale: References of the environment; None: raw returns.
 
     Returns:
-        Differences, and for every agent and size the spread of its runs and its learning curves; what cannot be drawn
-        has no `svg`, and says why in its caption.
+        Differences, and for every agent and size the spread of its runs and the learning curves of those that did not
+        diverge; what cannot be drawn has no `svg`, and says why in its caption.
     """
     unit = "return" if scale is None else "score"
     drawn = [_differences(rows, unit)]
     for agent, size in product(study.agents, study.sizes):
         of = agent if size is None else f"{agent} on {size:,} rows"
-        arms = {arm: _whole(results, (size, arm, agent)) for arm in study.arms}
+        arms = {arm: _cells(results, (size, arm, agent)) for arm in study.arms}
         there = {arm: cells for arm, cells in arms.items() if cells}
         drawn += [_spread(of, there, scale, unit, study.seed), _curves(of, there, scale, unit, study.seed)]
     return drawn
 
 
-def _whole(results: Results, address: tuple[int | None, str, str]) -> dict[Cell, Mapping[str, Any]]:
-    """The cells of a size, arm and agent that did not diverge."""
-    return {c: r for c, r in results.items() if (c.size, c.arm, c.agent) == address and r["diverged"] is None}
+def _cells(results: Results, address: tuple[int | None, str, str]) -> dict[Cell, Mapping[str, Any]]:
+    """Those of a size, arm and agent."""
+    return {c: r for c, r in results.items() if (c.size, c.arm, c.agent) == address}
+
+
+def _whole(cells: Results) -> dict[Cell, Mapping[str, Any]]:
+    """Cells of runs that did not diverge; where several draws are the runs, of draws that are whole."""
+    several = len({cell.draw for cell in cells}) > 1
+    lost = {cell.draw if several else cell for cell, result in cells.items() if result["diverged"] is not None}
+    return {c: r for c, r in cells.items() if (c.draw if several else c) not in lost}
 
 
 def _differences(rows: Sequence[Mapping[str, Any]], unit: str) -> Picture:
@@ -87,15 +94,18 @@ def _spread(of: str, arms: Mapping[str, Results], scale: ScoreScale | None, unit
     from synth_pipeline.plots.evaluation import Band, performance_profiles
 
     name, title = f"spread_{_slug(of)}", f"Spread of the runs: {of}"
-    if not arms:
-        return Picture(name=name, title=title, caption="every run diverged")
     scores = {arm: outcomes(cells, scale) for arm, cells in arms.items()}
     values = [score for found in scores.values() for score in found.values() if isinstance(score, float)]
+    if not values:
+        return Picture(name=name, title=title, caption="every run diverged")
     margin = 0.05 * (max(values) - min(values)) or 1.0
     levels = np.linspace(min(values) - margin, max(values) + margin, LEVELS)
     profiles = {arm: performance_profile({"": found}, levels, seed=seed) for arm, found in scores.items()}
     bands = {arm: Band(p.shares, p.low, p.high) for arm, p in profiles.items()}
-    said = ", ".join(f"{arm}: {counted(p.runs, 'run')}" for arm, p in profiles.items())
+    said = ", ".join(
+        f"{arm}: {counted(p.runs, 'run')}" + (f", {p.diverged} diverged" if p.diverged else "")
+        for arm, p in profiles.items()
+    )
     return _picture(name, title, SPREAD + BANDS, said, performance_profiles(levels, bands, real=BASELINE, unit=unit))
 
 
@@ -103,10 +113,11 @@ def _curves(of: str, arms: Mapping[str, Results], scale: ScoreScale | None, unit
     from synth_pipeline.plots.evaluation import learning_curves
 
     name, title = f"curves_{_slug(of)}", f"Scores over the training: {of}"
-    if not arms:
+    whole = {arm: left for arm, cells in arms.items() if (left := _whole(cells))}
+    if not whole:
         return Picture(name=name, title=title, caption="every run diverged")
     steps, bands = {}, {}
-    for arm, cells in arms.items():
+    for arm, cells in whole.items():
         result = next(iter(cells.values()))
         steps[arm] = [evaluation["step"] for evaluation in result["evaluations"]]
         bands[arm] = _band({cell: r["evaluations"] for cell, r in cells.items()}, scale, seed)

@@ -17,6 +17,7 @@ from synth_pipeline.evaluation.statistics import (
     survivors,
     too_few,
     weights,
+    worst,
 )
 from synth_pipeline.seeding import Stage, stream
 
@@ -27,11 +28,11 @@ class Profile:
 
     Attributes:
         thresholds: `[k]`, scores.
-        shares: `[k]`, mean over the tasks of the share of runs that score higher.
+        shares: `[k]`, mean over the tasks of the share of runs that score higher; a diverged one scores above nothing.
         low: `[k]`, lower ends of pointwise 95 % intervals; None: there are none.
         high: `[k]`, upper ends.
         runs: Runs behind it.
-        diverged: Runs that were left out.
+        diverged: Those of them that diverged.
         why: Why there are no intervals.
     """
 
@@ -53,12 +54,13 @@ def performance_profile(runs: Runs, thresholds: Sequence[float] | Floats, *, see
         seed: Of the bootstrap.
 
     Raises:
-        SourceError: On NaN or infinity, or when a task has no run left.
+        SourceError: On NaN or infinity, or without any run.
     """
-    parts, diverged = survivors(runs)
+    _, diverged = survivors(runs)
+    parts = {task: np.array([worst(score) for score in found.values()]) for task, found in runs.items()}
     sizes = {task: len(part) for task, part in parts.items()}
     if why := empty(sizes):
-        raise SourceError("there is no profile of runs that all diverged", found=why)
+        raise SourceError("there is no profile of a task without runs", found=why)
     levels = np.asarray(thresholds, np.float64)
     above = [(part[:, None] > levels).astype(np.float64) for part in parts.values()]
     shares: Floats = np.mean([part.mean(axis=0) for part in above], axis=0)

@@ -56,7 +56,7 @@ class Diverged:
 Outcomes = Mapping[Any, float | Diverged]
 Runs = Mapping[str, Outcomes]
 Statistic = Callable[[Floats], Floats]
-Verdict = Literal["better", "worse", "undecided"]
+Verdict = Literal["better", "worse", "undecided", "outlasts", "outlasted"]
 
 
 def averaged(outcomes: Outcomes, unit: Callable[[Any], Any]) -> Outcomes:
@@ -201,19 +201,19 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict | None:
-        """`better` or `worse` when the interval excludes 0, else `undecided`; None without an interval."""
-        if self.low is None or self.high is None:
-            return None
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "undecided"
+        """What may be said; None: too few runs.
 
-    @property
-    def outlasted(self) -> bool:
-        """Whether ours came through every run and won each, while theirs diverged in some.
-
-        Where a run diverged there may be too few pairs for an interval; one of five wins in a row is always above 0.
+        By the interval: `better` when it is above 0 and ours diverged no more often than theirs, `worse` when it is
+        below, else `undecided`. Where divergence has left too few pairs for one: `outlasts` when ours came through
+        every run and won each pair that is left, of five runs or more; `outlasted` when theirs did. (The interval of
+        five wins in a row is always above 0, so this asks for no less.)
         """
         ours, theirs = self.diverged
-        return not ours and theirs > 0 and self.wins == self.pairs >= LEAST_RUNS - theirs
+        if self.low is not None and self.high is not None:
+            return "worse" if self.high < 0 else "better" if self.low > 0 and ours <= theirs else "undecided"
+        if theirs and not ours and self.wins == self.pairs >= LEAST_RUNS - theirs:
+            return "outlasts"
+        return "outlasted" if ours and not theirs and self.losses == self.pairs >= LEAST_RUNS - ours else None
 
     def plain(self) -> dict[str, Any]:
         """Plain JSON, with the verdict."""
@@ -280,6 +280,11 @@ def survivors(runs: Runs) -> tuple[dict[str, Floats], int]:
         parts[task] = np.array([*kept.values()], np.float64)
         diverged += len(outcomes) - len(kept)
     return parts, diverged
+
+
+def worst(score: float | Diverged) -> float:
+    """A score; of a run that diverged, what lies below all others."""
+    return -math.inf if isinstance(score, Diverged) else score
 
 
 def too_few(sizes: Mapping[str, int]) -> str | None:

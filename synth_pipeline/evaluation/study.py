@@ -97,6 +97,18 @@ class StudyConfig(Config):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _judged_states_stay_unseen(self) -> StudyConfig:
+        fresh = [name for name, arm in self.arms.items() if arm.kind == "fresh"]
+        if fresh and self.outcome == "values" and None in self.sizes:
+            raise ConfigError(
+                "fresh real rows beside all others are the held-out ones, in whose states values are judged",
+                found=f"the arm {fresh[0]} at size none",
+                accepted="sizes that leave rows over",
+                fix="leave the arm or that size out",
+            )
+        return self
+
     def agent(self, name: str, arm: str) -> dict[str, Any]:
         """Kind and settings of an agent in an arm, as they were given."""
         return {"kind": name, **self.agents[name], **self.arms[arm].agent}

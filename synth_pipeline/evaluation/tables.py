@@ -25,6 +25,14 @@ from synth_pipeline.evaluation.study import Cell, StudyConfig
 from synth_pipeline.tracking import counted
 
 BASELINE = "real"
+VERDICTS = {
+    "better": "better",
+    "outlasts": "outlasts real rows alone, which diverged",
+    "worse": "worse",
+    "outlasted": "outlasted by real rows alone, because it diverged",
+    "undecided": "undecided",
+    None: "too few runs",
+}
 CHANCE = 1.0  # error of values, in their standard deviations, that their mean alone costs
 Results = Mapping[Cell, Mapping[str, Any]]
 
@@ -151,15 +159,13 @@ def lines(rows: list[dict[str, Any]], *, scored: bool) -> list[str]:
     names = f"{'agent':<{wide[0]}} {'arm':<{wide[1]}}"
     head = f"{names} {'rows':>8}  {what:>22}  {'IQM':>6}  {'to real':>28}  {'runs':>4}  time"
     asked = [_asked(row) for row in rows if "by_target" in row]
-    return [head, *(_line(row, wide) for row in rows), *asked, *(_times(row) for row in rows if "multiplier" in row)]
+    sure = [row for row in rows if row.get("multiplier", {}).get("low") is not None]
+    return [head, *(_line(row, wide) for row in rows), *asked, *(_times(row) for row in sure)]
 
 
 def _times(row: Mapping[str, Any]) -> str:
-    worth = row["multiplier"]
-    between = "" if worth["low"] is None else f" [{worth['low']}, {worth['high']}]"
-    return (
-        f"{row['agent']} with {row['arm']} on {row['size']:,} rows scores like {worth['value']}{between} its real rows"
-    )
+    worth, who = row["multiplier"], f"{row['agent']} with {row['arm']} on {row['size']:,} rows"
+    return f"{who} scores like {worth['value']} [{worth['low']}, {worth['high']}] its real rows"
 
 
 def _asked(row: Mapping[str, Any]) -> str:
@@ -197,15 +203,16 @@ def sentence(rows: list[dict[str, Any]]) -> str:
     if not mixed:
         return "Only real rows were trained on: nothing is said about synthetic ones."
     judged = [row for row in mixed if row["difference"]["verdict"] is not None]
+    several = len({row["size"] for row in mixed}) > 1
     if not judged:
         fewest = min(row["difference"]["pairs"] for row in mixed)
-        there = counted(fewest, "pair")
-        return f"Too few runs to tell ({there}; 5 are the least): points are shown, no verdict is given."
-    several = len({row["size"] for row in mixed}) > 1
+        lost = "".join(f"; {_named(row, several)}" for row in mixed if any(row["difference"]["diverged"]))
+        there = f"{counted(fewest, 'pair')}; 5 are the least{lost}"
+        return f"Too few runs to tell ({there}): points are shown, no verdict is given."
     parts = []
-    for verdict in ("better", "worse", "undecided", None):
+    for verdict, said in VERDICTS.items():
         named = [_named(row, several) for row in mixed if row["difference"]["verdict"] == verdict]
-        parts += [f"{verdict or 'too few runs'}: {', '.join(named)}"] if named else []
+        parts += [f"{said}: {', '.join(named)}"] if named else []
     one = max(row["draws"] for row in judged) == 1
     of = " over the agents' seeds (other data, or another fit of the generator, may do otherwise)" if one else ""
     return f"Against real rows alone, by paired 95 % intervals{of}: {'; '.join(parts)}."
@@ -214,6 +221,7 @@ def sentence(rows: list[dict[str, Any]]) -> str:
 def _named(row: Mapping[str, Any], several: bool) -> str:
     size = "all rows" if row["size"] is None else f"{row['size']:,} rows"
     said = f"{row['agent']} with {row['arm']}" + (f" on {size}" if several else "")
-    notes = [f"{row['score']['diverged']} diverged"] if row["score"]["diverged"] else []
+    ours, theirs = row["difference"]["diverged"]
+    notes = [f"{ours} diverged, {theirs} of real rows alone"] if ours or theirs else []
     notes += [] if row.get("usable", True) else ["values no better than their mean"]
     return f"{said} ({', '.join(notes)})" if notes else said

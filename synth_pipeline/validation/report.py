@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from synth_pipeline.config import dump_yaml
-from synth_pipeline.run_config import LABELS
+from synth_pipeline.run_config import LABELS, MIXED
 from synth_pipeline.tracking import counted, duration
 from synth_pipeline.validation.picture_files import Picture
 from synth_pipeline.validation.report_scale import about, note_on_scores
@@ -143,11 +143,16 @@ def _verdict(name: str, rules: Sequence[Numbers], measurements: Sequence[Numbers
 
 
 def _of_agents(utility: Numbers) -> tuple[str, str, str]:
-    """What trained agents say: passed only when one got better and none got worse."""
-    said = {row["difference"]["verdict"] for row in utility["table"] if row.get("difference")}
-    if "worse" in said:
+    """What agents say that were trained with the rows of the run: passed only when one got better, and none got worse
+    or diverged more often. Controls have no say.
+    """
+    said = [row["difference"] for row in utility["table"] if row["arm"] == MIXED and row.get("difference")]
+    verdicts = {difference["verdict"] for difference in said}
+    if verdicts & {"worse", "outlasted"}:
         return "failed", "✗", utility["sentence"]
-    return ("passed", "✓", utility["sentence"]) if "better" in said else ("not judged", "?", utility["sentence"])
+    lost = any(ours > theirs for ours, theirs in (difference["diverged"] for difference in said))
+    good = "better" in verdicts and not lost
+    return ("passed", "✓", utility["sentence"]) if good else ("not judged", "?", utility["sentence"])
 
 
 def _card(name: str, state: str, mark: str, why: str) -> str:

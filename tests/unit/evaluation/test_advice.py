@@ -107,6 +107,7 @@ def test_an_arm_that_never_diverged_helps_where_real_rows_did():
     assert good.arm == "good"
     text = " ".join(concluded((good, bad), (good,), CONFIG, TRAINING, 9).sentences())
     assert "these diverged in 2 draws" in text
+    assert "values got better on 4,000 rows and on all 16,000, wherever real rows alone did not diverge." in text
     assert "Risk: on a quarter of the rows how much is not known, for real rows alone diverged" in text
     assert not helps(judged(*diverging({0}, arm="good"), TRAINING)[0])
 

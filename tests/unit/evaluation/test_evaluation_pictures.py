@@ -54,10 +54,20 @@ def test_few_runs_are_drawn_without_intervals(seeds):
 
 def test_diverged_runs_are_left_out_and_what_is_left_of_nothing_is_said():
     found = results() | {Cell(None, 0, "smote", "td3_bc", 1): cell([], diverged={"step": 3, "reason": "loss inf"})}
-    assert drawn(found)["spread_td3_bc"].alt.endswith("real: 5 runs, smote: 4 runs")
+    assert drawn(found)["spread_td3_bc"].alt.endswith("real: 5 runs, smote: 5 runs, 1 diverged")
+    assert drawn(found)["curves_td3_bc"].svg
     lost = drawn(results(diverged={"step": 3, "reason": "loss inf"}))
     assert [lost[name].caption for name in ("spread_td3_bc", "curves_td3_bc")] == ["every run diverged"] * 2
     assert not lost["curves_td3_bc"].svg
+
+
+def test_a_draw_of_which_a_seed_diverged_is_in_no_curve():
+    """As in the table: the mean of what is left of it is of other runs than its pair's."""
+    cells = {Cell(None, draw, "real", "td3_bc", seed): cell([100.0 * draw] * 4) for draw in range(3) for seed in (0, 1)}
+    cells[Cell(None, 2, "real", "td3_bc", 1)] = cell([], diverged={"step": 3, "reason": "loss inf"})
+    alone = drawn(cells, study(arms={"real": {}}, draws=3))
+    assert alone["curves_td3_bc"].alt.endswith("real ends at 25"), "returns of 0 and 100 in parts of 200, x 100"
+    assert alone["spread_td3_bc"].alt.endswith("real: 3 runs, 1 diverged")
 
 
 def test_real_rows_alone_have_no_difference():

@@ -167,6 +167,29 @@ def test_a_pair_with_a_diverged_run_is_left_out_whole():
     assert paired_difference(runs(BAD), runs(1.0)).value is None
 
 
+LONE = (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "verdict"),
+    [
+        ((2.0,) * 5, (*LONE, BAD, BAD), "outlasts"),
+        ((2.0,) * 5, (*LONE, 2.5, BAD), None),
+        ((2.0,) * 4, (*LONE, BAD), None),
+        ((*LONE, BAD, BAD), (2.0,) * 5, "outlasted"),
+        ((BAD,) * 5, (2.0,) * 5, "outlasted"),
+        ((*LONE, 2.5, BAD), (2.0,) * 5, None),
+        ((BAD,) * 5, (BAD,) * 5, None),
+        ((3.0, 3.1, 3.2, 3.3, 3.4, BAD), (2.0,) * 6, "undecided"),
+        ((3.0, 3.1, 3.2, 3.3, 3.4, BAD), (*(2.0,) * 5, BAD), "better"),
+        ((1.0, 1.1, 1.2, 1.3, 1.4, 2.5), (*(2.0,) * 5, BAD), "worse"),
+    ],
+)
+def test_what_diverged_has_a_part_in_the_verdict(ours, theirs, verdict):
+    """Runs that are left say nothing for an arm that lost more of them, and none may be left to say anything."""
+    assert paired_difference(runs(*ours), runs(*theirs)).verdict == verdict
+
+
 def test_arms_on_other_runs_or_tasks_are_refused():
     with pytest.raises(SourceError, match="same runs of 'a'") as error:
         paired_difference(runs(1.0, 2.0, 3.0), runs(1.0, 2.0))
@@ -208,9 +231,11 @@ def test_profiles_are_shares_above():
     assert (found.shares <= found.high + 1e-9).all()
     assert found.low[2] == pytest.approx(0.5)
     few = performance_profile(runs(1.0, BAD, 3.0), [0, 2])
-    assert (few.shares.tolist(), few.low, few.runs, few.diverged) == ([1, 0.5], None, 2, 1)
-    with pytest.raises(SourceError, match="all diverged"):
-        performance_profile(runs(BAD), [0])
+    assert few.shares.tolist() == pytest.approx([2 / 3, 1 / 3]), "what diverged scores above nothing"
+    assert (few.low, few.runs, few.diverged) == (None, 3, 1)
+    assert performance_profile(runs(BAD), [0]).shares.tolist() == [0]
+    with pytest.raises(SourceError, match="no run of 'b'"):
+        performance_profile({**runs(1.0), "b": {}}, [0])
 
 
 # --- effective samples -----------------------------------------------------------------------------------------------
@@ -288,6 +313,16 @@ def test_a_size_of_which_a_run_diverged_is_left_out_where_two_others_are_there()
     )
     assert found == clean
     assert found.low is not None
+
+
+def test_what_an_arm_lost_is_left_out_of_the_curve_too():
+    """Draws differ by more than arms do: without the hardest of them any arm looks better than the whole curve."""
+    hard = (-20.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    curve = {size: around(score, hard) for size, score in ((100, 10), (1_000, 30), (10_000, 50))}
+    lost = effective_multiplier(curve, {**around(30, hard), 0: BAD}, 1_000)
+    assert lost.value == Multiple(pytest.approx(1))
+    assert (lost.diverged, lost.low.value) == (1, pytest.approx(1))
+    assert lost.curve == pytest.approx((10, 30, 50)), "of the five draws that are left"
 
 
 def test_there_is_no_multiplier_without_a_curve():

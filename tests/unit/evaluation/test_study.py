@@ -107,6 +107,13 @@ def test_an_agent_of_episodes_is_refused_where_rows_are_mixed_in_and_not_alone()
     assert study(agents={"decision_transformer": {}}, arms={"real": {}}).seeds == 2
 
 
+def test_fresh_rows_are_never_those_in_whose_states_values_are_judged():
+    given = {"arms": {"real": {}, "fresh": {"kind": "fresh"}}, "agents": {"fqe": {}}, "outcome": "values"}
+    assert study(**given, sizes=[100])
+    with pytest.raises(ConfigError, match="fresh real rows beside all others are the held-out ones"):
+        study(**given, sizes=[100, None])
+
+
 def test_long_names_keep_the_columns_of_a_table_in_line():
     cell = {"seconds": 1.0, "mixed_rows": 0, "arm_seconds": 0.0, "diverged": None}
     given = study(agents={"a_name_of_twenty_one": {"kind": "bc", **QUICK}}, arms={"real": {}})
@@ -179,7 +186,21 @@ def test_a_verdict_names_its_size_and_says_when_values_are_useless():
 def test_a_diverged_run_is_in_the_verdict():
     found = results([3.0, 3.1, 2.9, 3.0, 3.2, 2.8])
     found[Cell(150, 0, "smote", "bc", 5)] |= {"diverged": {"step": 3, "reason": "loss inf"}}
-    assert "better: bc with smote (1 diverged)" in sentence(table(study(), found, SCALE))
+    assert "undecided: bc with smote (1 diverged, 0 of real rows alone)" in sentence(table(study(), found, SCALE))
+    found[Cell(150, 0, "real", "bc", 0)] |= {"diverged": {"step": 3, "reason": "loss inf"}}
+    few = sentence(table(study(), found, SCALE))
+    assert "Too few runs" in few
+    assert "(4 pairs; 5 are the least; bc with smote (1 diverged, 1 of real rows alone))" in few
+
+
+def test_an_arm_that_destroys_training_is_named():
+    """Its pairs are lost, so that no interval could say so."""
+    found = results([3.0] * 5, seeds=5)
+    for cell in found:
+        if cell.arm == "smote":
+            found[cell] |= {"diverged": {"step": 3, "reason": "loss inf"}}
+    said = sentence(table(study(), found, SCALE))
+    assert "outlasted by real rows alone, because it diverged: bc with smote (5 diverged, 0 of real rows alone)" in said
 
 
 def test_evaluations_that_are_only_watched_are_no_part_of_a_score():

@@ -1,6 +1,7 @@
 """Cells of a study: they resume and never run twice, and share the rows that were made for them."""
 
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,22 @@ from safetensors import safe_open
 from small_studies import PLAIN, QUICK, study
 from worlds import roll
 
-from synth_pipeline import envs
+from synth_pipeline import envs, sources
 from synth_pipeline.agents.bc import BC
 from synth_pipeline.data.split import split_dataset
 from synth_pipeline.errors import ConfigError, SourceError, TrainingDivergedError
 from synth_pipeline.evaluation import arms as arms_module
 from synth_pipeline.evaluation import cells as cells_module
 from synth_pipeline.evaluation import costs
-from synth_pipeline.evaluation.cells import Task, make_arm, run_cell
+from synth_pipeline.evaluation.cells import Task, drawn, make_arm, run_cell
 from synth_pipeline.evaluation.costs import shortened
 from synth_pipeline.evaluation.study import ArmConfig, Cell, cells
 from synth_pipeline.evaluation.tables import lines, table
 from synth_pipeline.generators.controls import Smote
 from synth_pipeline.runs import read_json
 from synth_pipeline.scale import studies
+
+PARTS = cells_module._parts
 
 
 class Points:
@@ -41,7 +44,7 @@ class Points:
 @pytest.fixture(autouse=True)
 def source(monkeypatch):
     monkeypatch.setattr(cells_module, "source_of", lambda study: Points())
-    monkeypatch.setattr(cells_module, "_parts", lambda dataset, rows, held_out, seed: split_dataset(Points().load()))
+    monkeypatch.setattr(cells_module, "_parts", lambda *_: split_dataset(Points().load()))
 
 
 def task(folder, given=None, arm="real", seed=0):
@@ -279,8 +282,27 @@ def test_a_study_does_what_is_missing_and_says_so(tmp_path, capsys, monkeypatch)
     assert len(studies.missing(studies.tasks_of(study(seeds=2), tmp_path))) == 2, "more seeds keep what is there"
 
 
+def test_data_that_changed_are_not_judged_under_the_key_of_others(tmp_path, monkeypatch):
+    """A worker of a cluster lives on while a file grows from night to night."""
+    monkeypatch.setattr(cells_module, "_parts", PARTS)
+    path = tmp_path / "mine.npz"
+
+    def written(rows):
+        ends = {"terminations": np.zeros(rows, bool), "truncations": np.arange(rows) % 10 == 9}
+        np.savez(path, observations=np.ones((rows, 2)), actions=np.zeros((rows, 1)), rewards=np.ones(rows), **ends)
+        now = {"dataset": sources.real_source(str(path)).fingerprint()}
+        return Task(study(dataset=str(path), sizes=[None]), Cell(None, 0, "real", "bc", 0), tmp_path, now)
+
+    before = written(200)
+    assert len(drawn(before)[0].transitions()) == 18 * 9
+    assert len(drawn(written(400))[0].transitions()) == 36 * 9
+    PARTS.cache_clear()
+    with pytest.raises(SourceError, match="changed while a study of them was under way"):
+        drawn(before)
+
+
 def test_what_an_agent_refuses_is_said_before_anything_is_trained(tmp_path, monkeypatch):
-    data = roll("toy-point-mass", episodes=20, steps=20)
+    data = deepcopy(roll("toy-point-mass", episodes=20, steps=20))
     data.episodes.columns["rewards"][:] = 0  # a sparse task that nobody has solved
     monkeypatch.setattr(Points, "data", data)
     agents = {"bc": QUICK, "iql": {**QUICK, "scale_rewards": True}}

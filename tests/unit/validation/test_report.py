@@ -160,6 +160,34 @@ def test_three_verdicts_are_never_blended():
         assert question in said[name]
 
 
+def agents(*rows):
+    """The card of utility, of (arm, verdict, diverged)."""
+    number = {"value": 1.0, "low": None, "high": None}
+    plain = {"agent": "bc", "score": {**number, "diverged": 0}, "return": None, "runs": 5, "seconds": 1.0}
+    found = [
+        {**plain, "arm": arm, "difference": {**number, "why": "few", "verdict": verdict, "diverged": list(lost)}}
+        for arm, verdict, lost in rows
+    ]
+    table = [{**plain, "arm": "real"}, *found]
+    told = {**card(measurement()), "utility": {"table": table, "sentence": "as it was measured"}}
+    return Page(render(told, title="Mine")).words.partition("Utility")[2].partition("of the suite")[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("mixed", "better", (0, 0)), ("smote", "worse", (0, 0))], "✓ passed"),
+        ([("mixed", "undecided", (0, 0)), ("fresh", "better", (0, 0))], "? not judged"),
+        ([("mixed", "better", (0, 0)), ("mixed", "worse", (0, 0))], "✗ failed"),
+        ([("mixed", "better", (0, 0)), ("mixed", None, (1, 0))], "? not judged"),
+        ([("mixed", "better", (0, 0)), ("mixed", "outlasted", (5, 0))], "✗ failed"),
+        ([("mixed", "outlasts", (0, 2))], "? not judged"),
+    ],
+)
+def test_utility_is_what_agents_made_of_the_rows_of_the_run_and_of_no_control(rows, said):
+    assert said in agents(*rows)
+
+
 def test_rules_that_decided_nothing_are_no_verdict():
     undecided = measurement("oracle.mean", None, direction="lower", why="nothing known")
     said = verdicts(undecided, rules=RULES[1:2])
