@@ -2,6 +2,7 @@
 
     python validation/utility.py values     # E1: utility.value_probe
     python validation/utility.py returns    # E2: utility.returns, .small_data_lift, .full_data_noninferior
+    python validation/utility.py longer     # E3: utility.returns_longer
     python validation/utility.py quality    # E4: utility.quality
     python validation/utility.py values --size 10000  # only these cells; tables and claims when all are there
     python validation/utility.py --bill     # what is left, and how long it takes
@@ -25,6 +26,13 @@ control that needs no training; at 100,000 rows the lower limit of the first is 
 best policy). A claim fails where more runs of SynthER diverged than of what it is held against. Scores of runs vary so
 much that ten pairs may well not show the second, also where nothing is lost: then it is inconclusive, which is no proof
 of a loss. After 30,000 steps critics have looked some 75 steps ahead, so this is about early training.
+
+**E3**, added on 2026-11-29, before it ran and after E2 was there for 10,000 rows and half there for 100,000: in E2 ten
+times the real rows bring a point or two, and fresh ones no more, so after 30,000 steps it is not data that TD3+BC
+lacks, and E2 cannot show what rows are worth. E3 trains it for 100,000 steps on 10,000 rows: draws 0 to 4 of E2, arms
+real, SynthER, fresh and weight decay. No claim hangs on it. Expected: fresh rows get ahead of real ones alone, which
+fall behind where they were, and SynthER lies between the two. If fresh rows do not get ahead here either, then on this
+task and at this size no rows help TD3+BC, whoever makes them.
 
 **E4.** The same value probe at 10,000 rows over kinds of data: replay (the cells of E1), medium, narrow expert, nine
 parts medium and one part expert; five draws, arms real, SynthER, SMOTE, learned labels, fresh, two more (below). The
@@ -149,6 +157,14 @@ def returns() -> dict[str, StudyConfig]:
     return {"hopper": study("hopper/medium-replay", sizes=(10_000, 100_000), draws=10, arms=some, agents=agents)}
 
 
+def longer() -> dict[str, StudyConfig]:
+    """E3."""
+    some = arms(BASELINE, "synther", "fresh real rows", "real, regularised")
+    agents = {"td3_bc": {"gradient_steps": 100_000}}
+    given: dict[str, Any] = {"sizes": (10_000,), "draws": 5, "watched": 9}
+    return {"hopper": study("hopper/medium-replay", arms=some, agents=agents, **given)}
+
+
 def quality() -> dict[str, StudyConfig]:
     """E4."""
     names = ("synther", "smote", "real (s, a), learned labels", "real again", "fresh real rows", "real, regularised")
@@ -157,8 +173,13 @@ def quality() -> dict[str, StudyConfig]:
     return {kind: study(kind, **given) for kind in KINDS}
 
 
-STUDIES = {"values": values, "returns": returns, "quality": quality}
-CLAIMS = {"values": "utility.value_probe", "returns": "utility.returns", "quality": "utility.quality"}
+STUDIES = {"values": values, "returns": returns, "longer": longer, "quality": quality}
+CLAIMS = {
+    "values": "utility.value_probe",
+    "returns": "utility.returns",
+    "longer": "utility.returns_longer",
+    "quality": "utility.quality",
+}
 
 
 def on_record(what: str, name: str) -> Path:
@@ -182,7 +203,7 @@ def measure(what: str, workers: int, size: int | None) -> None:
         results = run_study(config, FOLDER)  # of all sizes; they are there
         require_one_truth(name, results)
         took = core_seconds(on_record(what, name))
-        scale = scale_of(name, 1_000) if what == "returns" else None
+        scale = scale_of(name, 1_000) if config.outcome == "returns" else None
         rows = table(config, results, scale)
         found[name] = {"study": config.plain(), "table": rows, "sentence": sentence(rows)}
         found[name]["cells by commit"] = commits(on_record(what, name))

@@ -17,7 +17,13 @@ from synth_pipeline.runs import read_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VALUES = "less error, in sd of the true values"
-UNITS = {"utility.value_probe": VALUES, "utility.quality": VALUES, "utility.returns": "score of TD3+BC"}
+SCORE = "score of TD3+BC"
+UNITS = {
+    "utility.value_probe": VALUES,
+    "utility.quality": VALUES,
+    "utility.returns": SCORE,
+    "utility.returns_longer": SCORE,
+}
 
 
 def differences(tables: dict[str, Any]) -> dict[str, dict[str, Point]]:
