@@ -14,6 +14,7 @@ from synth_pipeline.evaluation.advice import (
     Advice,
     AdviceConfig,
     Trial,
+    better,
     concluded,
     confirmation,
     error_of,
@@ -58,7 +59,7 @@ def advise(
         results = run_study(study, folder, workers=workers, yes=yes, only=partial(tried, study))
         _show(study, results)
         found, confirmed = judged(study, results, training), []
-        for arm in (trial.arm for trial in found if helps(trial)):
+        for arm in (trial.arm for trial in found if better(trial.difference)):
             again = confirmation(dataset, rows, arm, config)
             confirmed.append(_confirmed(arm, run_study(again, folder, workers=workers, yes=yes)))
             if helps(confirmed[-1]):

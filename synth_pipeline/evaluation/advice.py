@@ -1,10 +1,10 @@
 """Should this dataset be augmented, with what, at which ratio? Asked of the value probe, in minutes instead of days.
 
 First on a quarter of the data, where the answer can be checked: the learning curve of real rows alone tells how many
-more real rows an arm is worth. Then the arms that help there, the best first, on all of them, in several trainings on
-the same rows, until one helps again. An arm is recommended only when its paired 95 % interval is above 0 both times
-(or, where real rows alone diverged, when it never did and won every pair that is left), and when the values learned
-with it say more than their mean would; the value probe is no return, and the advice says so.
+more real rows an arm is worth. Then the arms that are better there, the best first, on all of the data, in several
+trainings on the same rows, until one helps. An arm is recommended only when its paired 95 % interval is above 0 both
+times (or, where real rows alone diverged, when it never did and won every pair that is left), and when the values
+learned with it on all rows say more than their mean would; the value probe is no return, and the advice says so.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Advice:
         arm: With what to augment; None: not at all.
         mixed: That arm's rows and the share of a batch that they are; None: nothing is mixed in.
         trials: Every arm on a quarter of the data, best first.
-        confirmed: Those that helped there, on all of the data, until one helped again; empty: none had helped.
+        confirmed: Those that were better there, on all of the data, until one helped; empty: none was.
         training: Rows that are not held out.
         episodes: Held-out episodes whose states values were judged in.
     """
@@ -155,7 +155,8 @@ class Advice:
     def sentences(self) -> list[str]:
         """The advice in plain words: what to do, what it is worth, the risk, and what was not measured."""
         best, middle = self.trials[0], f"{self.training // PARTS[1]:,}"
-        found = [self._verdict(middle), f"Best on {middle} rows: {best.arm}, {_change(best)}."]
+        poor = ", values there no better than their mean" if best.error is None or best.error >= CHANCE else ""
+        found = [self._verdict(middle), f"Best on {middle} rows: {best.arm}{poor}, {_change(best)}."]
         found += [f"{trial.arm} on all rows, over trainings: {_change(trial)}." for trial in self.confirmed]
         found.append(f"Risk: {self._risk()}.")
         if self.episodes < FEW_EPISODES:
@@ -177,11 +178,13 @@ class Advice:
             share, both = f"{self.mixed.share:.0%} of every batch", f"{middle} rows and on all {self.training:,}"
             where = ", wherever real rows alone did not diverge" if lost else ""
             return f"Augment with {self.arm} ({share}): values got better on {both}{where}."
+        if any(better(trial.difference) for trial in self.confirmed):
+            return (
+                f"Do not augment: on all {self.training:,} rows even the better values are no better than their mean."
+            )
         if self.confirmed:
             names = " and ".join(trial.arm for trial in self.confirmed)
-            return f"Do not augment: {names} helped on {middle} rows and not beyond doubt on all {self.training:,}."
-        if better(self.trials[0].difference):
-            return f"Do not augment: on {middle} rows even the best values are no better than their mean."
+            return f"Do not augment: {names} got better on {middle} rows and not beyond doubt on all {self.training:,}."
         return f"Do not augment: on {middle} rows no arm made values better beyond doubt."
 
     def _risk(self) -> str:
