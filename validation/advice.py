@@ -11,6 +11,10 @@ be of a kind that helped. So this is agreement of a short probe with a long one,
 it. The answer that is always the same (always no; always one arm) is counted too, and where it would be right more
 often than four times of five, the advice must reach what it reaches. Answers lie in `runs/advice/`, and on record in
 `results/advice.cases.jsonl` with what was asked and how long it took, so that they can be asked for on several days.
+
+**Changed on 2026-11-29**, after two cases had been asked (hopper's replay, 10,000 rows: a hit; 3,000 rows: a miss):
+values had to say more than their mean on a quarter of the rows already, where 860 of them are too few whatever the arm;
+now an arm has to be better there, and of use on all rows. So the rule has seen one of its cases, which was asked again.
 """
 
 from __future__ import annotations

@@ -178,13 +178,12 @@ class Advice:
             share, both = f"{self.mixed.share:.0%} of every batch", f"{middle} rows and on all {self.training:,}"
             where = ", wherever real rows alone did not diverge" if lost else ""
             return f"Augment with {self.arm} ({share}): values got better on {both}{where}."
+        every = f"all {self.training:,}"
         if any(better(trial.difference) for trial in self.confirmed):
-            return (
-                f"Do not augment: on all {self.training:,} rows even the better values are no better than their mean."
-            )
+            return f"Do not augment: on {every} rows even the better values are no better than their mean."
         if self.confirmed:
             names = " and ".join(trial.arm for trial in self.confirmed)
-            return f"Do not augment: {names} got better on {middle} rows and not beyond doubt on all {self.training:,}."
+            return f"Do not augment: {names} helped on {middle} rows and not beyond doubt on {every}."
         return f"Do not augment: on {middle} rows no arm made values better beyond doubt."
 
     def _risk(self) -> str:

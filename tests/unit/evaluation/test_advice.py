@@ -71,7 +71,7 @@ def test_augment_only_when_both_looks_say_so():
     no = concluded(first, [trial("good", [0.1, -0.1, 0.1, -0.1, 0.0])], CONFIG, TRAINING, 9)
     assert not no.augment
     assert no.arm is no.mixed is no.plain()["mixed"] is None
-    assert "good got better on 4,000 rows and not beyond doubt on all" in no.sentences()[0]
+    assert "good helped on 4,000 rows and not beyond doubt on all" in no.sentences()[0]
 
 
 def test_the_second_arm_that_helps_is_recommended_where_the_first_does_not_hold():
@@ -132,9 +132,8 @@ def test_values_that_are_no_better_than_their_mean_recommend_nothing():
     assert not advice.augment
     assert "Best on 4,000 rows: good, values there no better than their mean" in advice.sentences()[1]
     assert "on all 16,000 rows even the better values are no better than their mean" in advice.sentences()[0]
-    assert concluded(first, [trial("good", helped, 0.9)], CONFIG, TRAINING, 9).augment, (
-        "a quarter of the rows may be too few"
-    )
+    of_use = concluded(first, [trial("good", helped, 0.9)], CONFIG, TRAINING, 9)
+    assert of_use.augment, "a quarter of the rows may be too few to be of use"
 
 
 def test_few_held_out_lives_are_said():
