@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from synth_pipeline import sources
@@ -13,19 +11,14 @@ from synth_pipeline.evaluation.advice import (
     HELD_OUT,
     Advice,
     AdviceConfig,
-    Trial,
-    better,
     concluded,
-    confirmation,
-    error_of,
-    helps,
     judged,
+    on_a_quarter,
+    recommended,
     trials,
-    tried,
 )
-from synth_pipeline.evaluation.statistics import paired_difference
-from synth_pipeline.evaluation.study import Cell, StudyConfig
-from synth_pipeline.evaluation.tables import BASELINE, lines, outcomes, table
+from synth_pipeline.evaluation.study import StudyConfig
+from synth_pipeline.evaluation.tables import lines, table
 from synth_pipeline.runs import require_folder, write_json
 from synth_pipeline.scale.studies import Results, run_study
 from synth_pipeline.store.lock import working
@@ -56,15 +49,11 @@ def advise(
     config, training = probed_in(split, config), len(split.train)
     study = trials(dataset, rows, training, config)
     with working(as_run(folder)):
-        results = run_study(study, folder, workers=workers, yes=yes, only=partial(tried, study))
-        _show(study, results)
-        found, confirmed = judged(study, results, training), []
-        for arm in (trial.arm for trial in found if better(trial.difference)):
-            again = confirmation(dataset, rows, arm, config)
-            confirmed.append(_confirmed(arm, run_study(again, folder, workers=workers, yes=yes)))
-            if helps(confirmed[-1]):
-                break
-        advice = concluded(found, confirmed, config, training, held_out_episodes(split))
+        found, quarter = judged(study, _results(study, folder, workers=workers, yes=yes), training), None
+        if (arm := recommended(found)) is not None:
+            again = on_a_quarter(dataset, rows, training, arm, config)
+            (quarter,) = judged(again, _results(again, folder, workers=workers, yes=yes), training)
+        advice = concluded(found, quarter, config, training, held_out_episodes(split))
         write_json(folder / ADVICE, advice.plain())
     for number, text in enumerate(advice.sentences()):
         say("" if number else "advice", text)
@@ -72,7 +61,7 @@ def advise(
 
 
 def plan(dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, workers: int | str = 1) -> str:
-    """The bill of the trials in words; what is tried again on all rows is known after them.
+    """The bill of the trials in words; what is tried again on a quarter of the rows is known after them.
 
     Raises:
         ConfigError: As `advise`.
@@ -80,7 +69,7 @@ def plan(dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, 
     """
     split = split_for_advice(dataset, rows)
     study = trials(dataset, rows, len(split.train), probed_in(split, config))
-    return planned(study, folder, workers=workers, only=partial(tried, study))
+    return planned(study, folder, workers=workers)
 
 
 def split_for_advice(dataset: str, rows: int | None) -> SplitData:
@@ -108,12 +97,10 @@ def held_out_episodes(split: SplitData) -> int:
     return 0 if unseen is None or unseen.episodes is None else len(unseen.episodes)
 
 
-def _confirmed(arm: str, results: Mapping[Cell, Mapping[str, object]]) -> Trial:
-    ours, real = (outcomes(results, None, arm=name) for name in (arm, BASELINE))
-    return Trial(arm, paired_difference({"": ours}, {"": real}), error_of(ours))
-
-
-def _show(study: StudyConfig, results: Results) -> None:
+def _results(study: StudyConfig, folder: Path, *, workers: int | str, yes: bool) -> Results:
+    """Run a study, and show its table."""
+    results = run_study(study, folder, workers=workers, yes=yes)
     for line in lines(table(study, results, None), scored=True):
         console.print(line, markup=False)
     say("", ERRORS)
+    return results

@@ -1,10 +1,10 @@
 """Should this dataset be augmented, with what, at which ratio? Asked of the value probe, in minutes instead of days.
 
-First on a quarter of the data, where the answer can be checked: the learning curve of real rows alone tells how many
-more real rows an arm is worth. Then the arms that are better there, the best first, on all of the data, in several
-trainings on the same rows, until one helps. An arm is recommended only when its paired 95 % interval is above 0 both
-times (or, where real rows alone diverged, when it never did and won every pair that is left), and when the values
-learned with it on all rows say more than their mean would; the value probe is no return, and the advice says so.
+First on all of the data, which is what the question is about: every arm in several trainings, each with a fit of its
+own. An arm is recommended when its paired 95 % interval is above 0 (or, where real rows alone diverged, when it never
+did and won every pair that is left), and when the values learned with it say more than their mean would. Then what is
+recommended on a quarter of the data, where it can be told what it is worth: how many more real rows, by the learning
+curve of real rows alone, would do as much. The value probe is no return, and the advice says so.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from synth_pipeline.evaluation.value_probe import LEAST_STATES
 from synth_pipeline.tracking import counted
 
 PROBE = "fqe"
-PARTS = (16, 4)  # of the data: the smallest size of the curve, and the one that arms are tried at
-LEAST = 160  # training rows: with fewer a sixteenth is nothing
+PART = 4  # of the data: a quarter is what an arm's worth is told on
+LEAST = 160  # training rows: with fewer a quarter is nothing
 HELD_OUT = 0.2  # of the episodes: values are judged in their states, so more than what a generator spares
 FEW_EPISODES = 5  # held out: with fewer, the states are those of so few lives that it is said
-_MEAN = {"width": 128, "depth": 2, "trainer": {"gradient_steps": 1_500}}
-_FOLLOWS = {"regressor": _MEAN, "diffusion": {"trainer": {"gradient_steps": 400, "batch_size": 512}}}
+_FOLLOWS = {
+    "regressor": {"width": 128, "depth": 2, "trainer": {"gradient_steps": 1_500}},
+    "diffusion": {"trainer": {"gradient_steps": 400, "batch_size": 512}},
+}
 QUICK = {
     "kind": "synther",
     "trainer": {"gradient_steps": 400, "batch_size": 512, "warmup_steps": 50},
@@ -49,20 +51,19 @@ class AdviceConfig(Config):
             "synther, half": ArmConfig(kind="generated", generator=QUICK, share=0.5),
             "synther, quarter": ArmConfig(kind="generated", generator=QUICK, share=0.25),
             "smote, half": ArmConfig(kind="smote", share=0.5),
-            "learned labels, half": ArmConfig.parse({"kind": "learned", "labels": _MEAN, "share": 0.5}),
         },
         min_length=1,
         description="name -> what is mixed in, and at which share",
     )
-    draws: int = Setting(5, ge=5, description="subsets, and trainings; fewer than five give no interval")
+    draws: int = Setting(5, ge=5, description="trainings on all rows, and quarters; fewer than five give no interval")
     policy: Which = Setting(None, description="whose values are asked, as `synthpipe settings probe` says")
     states: int = Setting(500, ge=LEAST_STATES, description="held-out states that values are judged in, at most")
-    gradient_steps: int = Setting(4_000, ge=1, description="of every probe")
+    gradient_steps: int = Setting(20_000, ge=1, description="of every probe")
     width: int = Setting(128, ge=8, description="units of a hidden layer of the critics")
 
 
 def trials(dataset: str, rows: int | None, training: int, config: AdviceConfig, *, seed: int = 0) -> StudyConfig:
-    """Real rows alone at three sizes, and every arm at the middle one.
+    """Real rows alone and every arm, on all of the data.
 
     Args:
         dataset: Catalog id, Minari id, or file.
@@ -81,13 +82,14 @@ def trials(dataset: str, rows: int | None, training: int, config: AdviceConfig, 
             accepted=f"at least {LEAST:,}",
             fix="collect more: at this size every real row counts",
         )
-    smallest, middle = (training // part for part in PARTS)
-    return _study(dataset, rows, config, {BASELINE: ArmConfig(), **config.arms}, (smallest, middle, None), seed)
+    return _study(dataset, rows, config, config.arms, (None,), seed)
 
 
-def confirmation(dataset: str, rows: int | None, arm: str, config: AdviceConfig, *, seed: int = 0) -> StudyConfig:
-    """One arm on all of the data."""
-    return _study(dataset, rows, config, {BASELINE: ArmConfig(), arm: config.arms[arm]}, (None,), seed)
+def on_a_quarter(
+    dataset: str, rows: int | None, training: int, arm: str, config: AdviceConfig, *, seed: int = 0
+) -> StudyConfig:
+    """One arm on a quarter of the data, and what the trials have of it: the learning curve of real rows alone."""
+    return _study(dataset, rows, config, {arm: config.arms[arm]}, (training // PART, None), seed)
 
 
 def _study(
@@ -101,13 +103,8 @@ def _study(
     probe = config.model_dump(include={"policy", "states", "gradient_steps", "width"})
     given: dict[str, Any] = {"dataset": dataset, "rows": rows, "held_out": HELD_OUT, "seed": seed}
     given |= {"sizes": sizes, "draws": config.draws, "seeds": 1}
-    plain = {name: arm.model_dump() for name, arm in arms.items()}
+    plain = {name: arm.model_dump() for name, arm in {BASELINE: ArmConfig(), **arms}.items()}
     return StudyConfig.parse({**given, "arms": plain, "agents": {PROBE: probe}, "outcome": "values"}, where="advice")
-
-
-def tried(study: StudyConfig, cell: Cell) -> bool:
-    """Whether a cell of the trials is needed: arms are tried at the middle size alone."""
-    return cell.arm == BASELINE or cell.size == study.sizes[1]
 
 
 @dataclass(frozen=True)
@@ -134,8 +131,8 @@ class Advice:
     Attributes:
         arm: With what to augment; None: not at all.
         mixed: That arm's rows and the share of a batch that they are; None: nothing is mixed in.
-        trials: Every arm on a quarter of the data, best first.
-        confirmed: Those that were better there, on all of the data, until one helped; empty: none was.
+        trials: Every arm on all of the data, best first.
+        quarter: What is recommended on a quarter of the data; None: nothing is.
         training: Rows that are not held out.
         episodes: Held-out episodes whose states values were judged in.
     """
@@ -143,7 +140,7 @@ class Advice:
     arm: str | None
     mixed: ArmConfig | None
     trials: tuple[Trial, ...]
-    confirmed: tuple[Trial, ...]
+    quarter: Trial | None
     training: int
     episodes: int
 
@@ -154,10 +151,10 @@ class Advice:
 
     def sentences(self) -> list[str]:
         """The advice in plain words: what to do, what it is worth, the risk, and what was not measured."""
-        best, middle = self.trials[0], f"{self.training // PARTS[1]:,}"
-        poor = ", values there no better than their mean" if best.error is None or best.error >= CHANCE else ""
-        found = [self._verdict(middle), f"Best on {middle} rows: {best.arm}{poor}, {_change(best)}."]
-        found += [f"{trial.arm} on all rows, over trainings: {_change(trial)}." for trial in self.confirmed]
+        best = self.trials[0] if self.arm is None else self._trial()
+        found = [self._verdict(), f"{'Best' if self.arm is None else 'With it'} on all rows: {self._said(best)}."]
+        if self.quarter is not None:
+            found.append(f"With it on a quarter of them: {_change(self.quarter)}.")
         found.append(f"Risk: {self._risk()}.")
         if self.episodes < FEW_EPISODES:
             found.append(f"Values were judged in the states of {counted(self.episodes, 'episode')} only.")
@@ -168,46 +165,47 @@ class Advice:
         mixed = None if self.mixed is None else {**self.mixed.made_from(), "share": self.mixed.share}
         facts: dict[str, Any] = {"augment": self.augment, "arm": self.arm, "mixed": mixed}
         facts |= {"training": self.training, "episodes": self.episodes}
-        looks = {name: [_plain(trial) for trial in getattr(self, name)] for name in ("trials", "confirmed")}
-        return {**facts, **looks, "sentences": self.sentences()}
+        facts |= {"trials": [_plain(trial) for trial in self.trials]}
+        facts |= {"quarter": None if self.quarter is None else _plain(self.quarter)}
+        return {**facts, "sentences": self.sentences()}
 
-    def _verdict(self, middle: str) -> str:
+    def _verdict(self) -> str:
+        every = f"on all {self.training:,} rows"
         if self.mixed is not None:
-            looks = (self._trial(self.trials), self._trial(self.confirmed))
-            lost = any(trial.difference.verdict == "outlasts" for trial in looks)
-            share, both = f"{self.mixed.share:.0%} of every batch", f"{middle} rows and on all {self.training:,}"
+            share, lost = f"{self.mixed.share:.0%} of every batch", self._trial().difference.verdict == "outlasts"
             where = ", wherever real rows alone did not diverge" if lost else ""
-            return f"Augment with {self.arm} ({share}): values got better on {both}{where}."
-        every = f"all {self.training:,}"
-        if any(better(trial.difference) for trial in self.confirmed):
-            return f"Do not augment: on {every} rows even the better values are no better than their mean."
-        if self.confirmed:
-            names = " and ".join(trial.arm for trial in self.confirmed)
-            return f"Do not augment: {names} helped on {middle} rows and not beyond doubt on {every}."
-        return f"Do not augment: on {middle} rows no arm made values better beyond doubt."
+            return f"Augment with {self.arm} ({share}): values got better {every}{where}."
+        if any(better(trial.difference) for trial in self.trials):
+            return f"Do not augment: {every} even the better values are no better than their mean."
+        return f"Do not augment: {every} no arm made values better beyond doubt."
+
+    def _said(self, trial: Trial) -> str:
+        return _change(trial) if self.arm is not None else f"{trial.arm}, {_change(trial)}"
 
     def _risk(self) -> str:
         """Of what is recommended: how little it may bring. Where nothing is: what an arm may cost all the same."""
-        if self.arm is None:
+        if self.quarter is None:
             return _costliest(self.trials)
-        looks = {"a quarter of the rows": self._trial(self.trials), "all rows": self._trial(self.confirmed)}
-        return "; ".join(f"on {where} {_least(trial)}" for where, trial in looks.items())
+        held = "" if better(self.quarter.difference) else "; on a quarter of them nothing is beyond doubt"
+        return f"{_least(self._trial())}{held}"
 
-    def _trial(self, found: Sequence[Trial]) -> Trial:
-        return next(trial for trial in found if trial.arm == self.arm)
+    def _trial(self) -> Trial:
+        return next(trial for trial in self.trials if trial.arm == self.arm)
 
 
 def judged(
     study: StudyConfig, results: Mapping[Cell, Mapping[str, Any]], training: int, *, seed: int = 0
 ) -> list[Trial]:
-    """The arms of the trials, best first: by the lower end of their interval; without any, by their error."""
-    middle = study.sizes[1]
+    """The arms of a study at its first size, best first: by the lower end of their interval; without any, by their
+    error. With a multiplier where the study has a learning curve.
+    """
+    first = study.sizes[0]
     curve = {size or training: outcomes(results, None, size=size, arm=BASELINE) for size in study.sizes}
-    real, found = curve[middle or training], []
+    real, found = curve[first or training], []
     for arm in (name for name in study.arms if name != BASELINE):
-        ours = outcomes(results, None, size=middle, arm=arm)
+        ours = outcomes(results, None, size=first, arm=arm)
         difference = paired_difference({"": ours}, {"": real}, seed=seed)
-        worth = multiplier_of(curve, ours, middle or training, seed=seed)
+        worth = multiplier_of(curve, ours, first or training, seed=seed)
         found.append(Trial(arm, difference, error_of(ours), worth))
     return sorted(found, key=_rank)
 
@@ -228,13 +226,17 @@ def helps(trial: Trial) -> bool:
     return better(trial.difference) and trial.error is not None and trial.error < CHANCE
 
 
+def recommended(found: Sequence[Trial]) -> str | None:
+    """The best arm that helps on all of the data; None: none does."""
+    return next((trial.arm for trial in found if helps(trial)), None)
+
+
 def concluded(
-    found: Sequence[Trial], confirmed: Sequence[Trial], config: AdviceConfig, training: int, episodes: int
+    found: Sequence[Trial], quarter: Trial | None, config: AdviceConfig, training: int, episodes: int
 ) -> Advice:
-    """Both looks together."""
-    arm = confirmed[-1].arm if confirmed and helps(confirmed[-1]) else None
-    mixed = None if arm is None else config.arms[arm]
-    return Advice(arm, mixed, tuple(found), tuple(confirmed), training, episodes)
+    """Both looks together; the second is that of what the first recommends."""
+    arm = recommended(found)
+    return Advice(arm, None if arm is None else config.arms[arm], tuple(found), quarter, training, episodes)
 
 
 def _rank(trial: Trial) -> tuple[bool, float, float]:

@@ -90,17 +90,17 @@ def test_advice_is_asked_for_planned_given_and_kept(shell, monkeypatch):
     assert shell("collect", "pendulum/medium", "--rows", "2000").code == 0
     command = ("advise", "pendulum/medium", *TRIALS, "--set", "arms={mix: {kind: smote, rows: 200, share: 0.25}}")
     planned = shell(*command, "--dry-run")
-    assert "20 of 20 cells (fqe)" in planned.out
+    assert "10 of 10 cells (fqe)" in planned.out
     assert not (shell.folder / "runs").exists()
     found = shell(*command)
     assert found.code == 0, found.err
     kept = read_json(shell.folder / "runs/advise-pendulum-medium/advice.json")
     assert [trial["arm"] for trial in kept["trials"]] == ["mix"]
     assert kept["sentences"][0] in found.out
-    assert kept["augment"] == (kept["arm"] == "mix") == (kept["mixed"] is not None)
+    assert kept["augment"] == (kept["arm"] == "mix") == (kept["mixed"] is not None) == (kept["quarter"] is not None)
     assert kept["training"] == 1600
     again = shell(*command)
-    assert "nothing to do: 20 cells are there" in again.out
+    assert "nothing to do: 10 cells are there" in again.out
     assert read_json(shell.folder / "runs/advise-pendulum-medium/advice.json") == kept
 
 

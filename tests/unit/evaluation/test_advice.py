@@ -1,4 +1,4 @@
-"""Advice: what is recommended follows from intervals, on both looks, and every sentence from what was measured."""
+"""Advice: what is recommended follows from intervals on all of the data, and every sentence from what was measured."""
 
 import pytest
 
@@ -8,11 +8,11 @@ from synth_pipeline.evaluation.advice import (
     AdviceConfig,
     Trial,
     concluded,
-    confirmation,
     helps,
     judged,
+    on_a_quarter,
+    recommended,
     trials,
-    tried,
 )
 from synth_pipeline.evaluation.statistics import paired_difference
 from synth_pipeline.evaluation.study import Cell, cells
@@ -20,40 +20,97 @@ from synth_pipeline.evaluation.study import Cell, cells
 CONFIG = AdviceConfig.parse({"arms": {"good": {"kind": "smote"}, "bad": {"kind": "duplicate"}}, "draws": 6})
 TRAINING = 16_000
 NOISE = (0.01, -0.01, 0.005, -0.005, 0.0, 0.002)
+USUAL = {"real": 0.5, "good": 0.4, "bad": 0.55}
+QUARTER = {(4000, "real"): 0.5, (4000, "good"): 0.4, (None, "real"): 0.3, (None, "good"): 0.25}
 
 
-def found(errors):
+def measured(study, errors):
     """Results whose error of values is given by (size, arm)."""
-    study = trials("toy/points", None, TRAINING, CONFIG)
-    return study, {
+    return {
         cell: {"values": {"rmse": errors[(cell.size, cell.arm)] + NOISE[cell.draw]}, "diverged": None}
         for cell in cells(study)
-        if tried(study, cell)
     }
 
 
-USUAL = {(1000, "real"): 0.9, (4000, "real"): 0.5, (None, "real"): 0.3, (4000, "good"): 0.4, (4000, "bad"): 0.55}
-
-
-def test_arms_are_tried_on_a_quarter_and_real_rows_at_three_sizes():
+def looked_at(errors, lost=(), arm="real"):
+    """The trials on all of the data, with an arm that diverged in some draws."""
     study = trials("toy/points", None, TRAINING, CONFIG)
-    wanted = [cell for cell in cells(study) if tried(study, cell)]
-    assert study.sizes == (1000, 4000, None)
-    assert {(cell.size, cell.arm) for cell in wanted} == set(USUAL)
-    assert len(wanted) == 5 * 6
-    assert {cell.agent for cell in wanted} == {PROBE}
-    again = confirmation("toy/points", None, "good", CONFIG)
-    assert {(cell.size, cell.arm) for cell in cells(again)} == {(None, "real"), (None, "good")}
+    results = measured(study, {(None, name): error for name, error in errors.items()})
+    for cell in results:
+        if cell.arm == arm and cell.draw in lost:
+            results[cell] = {"values": None, "diverged": {"step": 1, "reason": "critics"}}
+    return judged(study, results, TRAINING)
 
 
-def test_the_better_arm_is_first_and_worth_what_the_curve_says():
-    good, bad = judged(*found(USUAL), TRAINING)
+def quarter(errors=QUARTER):
+    study = on_a_quarter("toy/points", None, TRAINING, "good", CONFIG)
+    (found,) = judged(study, measured(study, errors), TRAINING)
+    return found
+
+
+def text_of(found, look=None, episodes=9):
+    return " ".join(concluded(found, look, CONFIG, TRAINING, episodes).sentences())
+
+
+def test_every_arm_is_tried_on_all_rows_and_one_on_a_quarter():
+    first = trials("toy/points", None, TRAINING, CONFIG)
+    assert {(cell.size, cell.arm, cell.agent) for cell in cells(first)} == {(None, arm, PROBE) for arm in USUAL}
+    assert len(cells(first)) == 6 * 3
+    second = on_a_quarter("toy/points", None, TRAINING, "good", CONFIG)
+    assert {(cell.size, cell.arm) for cell in cells(second)} == set(QUARTER)
+    whole = {cell for cell in cells(second) if cell.size is None}
+    assert whole < set(cells(first)), "they are there"
+
+
+def test_the_better_arm_is_first_and_recommended():
+    good, bad = looked_at(USUAL)
     assert (good.arm, bad.arm) == ("good", "bad")
     assert good.difference.value == pytest.approx(0.1)
+    assert (helps(good), helps(bad)) == (True, False)
+    assert recommended((good, bad)) == "good"
+    assert good.multiplier is None, "on all rows the curve ends"
+
+
+def test_a_quarter_says_what_it_is_worth():
+    """From 0.5 at 4,000 rows to 0.3 at 16,000, half-way on a logarithmic axis."""
+    assert quarter().multiplier.value.value == pytest.approx(2.0, rel=0.01)
+    assert "With it on a quarter of them: error of values changes by -0.100" in text_of(looked_at(USUAL), quarter())
+    assert "worth 2x [2x, 2x] the real rows" in text_of(looked_at(USUAL), quarter())
+
+
+def test_what_is_recommended_is_plain():
+    yes = concluded(looked_at(USUAL), quarter(), CONFIG, TRAINING, 9)
+    assert yes.augment
+    assert yes.sentences()[0] == "Augment with good (50% of every batch): values got better on all 16,000 rows."
+    plain = yes.plain()
+    assert (plain["mixed"]["share"], plain["mixed"]["kind"]) == (0.5, "smote")
+    assert plain["quarter"]["multiplier"]["value"] == "2x"
+    assert f"Risk: the gain may be as small as {yes.trials[0].difference.low:.3f} of a deviation." in text_of(
+        looked_at(USUAL), quarter()
+    )
+
+
+def test_a_gain_that_a_quarter_does_not_show_is_a_risk():
+    worse = quarter({**QUARTER, (4000, "good"): 0.6})
+    assert concluded(looked_at(USUAL), worse, CONFIG, TRAINING, 9).augment, "the question is about all of the data"
+    assert "of a deviation; on a quarter of them nothing is beyond doubt." in text_of(looked_at(USUAL), worse)
+
+
+def test_an_arm_that_never_diverged_helps_where_real_rows_did():
+    """Small data make real rows diverge: without an interval the advice would be no, where augmenting is worth most."""
+    good, bad = looked_at(USUAL, {0, 3})
+    assert good.difference.low is None
     assert helps(good)
     assert not helps(bad)
-    # From 0.5 at 4,000 rows to 0.3 at 16,000, half-way on a logarithmic axis.
-    assert good.multiplier.value.value == pytest.approx(2.0, rel=0.01)
+    text = text_of((good, bad), quarter())
+    assert "values got better on all 16,000 rows, wherever real rows alone did not diverge." in text
+    assert "these diverged in 2 draws" in text
+    assert "Risk: how much is not known, for real rows alone diverged" in text
+    assert not helps(looked_at(USUAL, {0}, arm="good")[0])
+
+
+def test_an_arm_that_diverged_is_the_risk():
+    assert "Risk: bad diverged in 1 draw." in text_of(looked_at({**USUAL, "good": 0.5}, {0}, arm="bad"))
 
 
 def trial(arm, values, error=0.5):
@@ -61,107 +118,39 @@ def trial(arm, values, error=0.5):
     return Trial(arm, difference, error)
 
 
-def test_augment_only_when_both_looks_say_so():
-    first = judged(*found(USUAL), TRAINING)
-    yes = concluded(first, [trial("good", [0.1, 0.11, 0.09, 0.1, 0.1])], CONFIG, TRAINING, 9)
-    assert yes.augment
-    assert "Augment with good (50% of every batch)" in yes.sentences()[0]
-    assert yes.plain()["mixed"]["share"] == 0.5
-    assert yes.plain()["mixed"]["kind"] == "smote"
-    no = concluded(first, [trial("good", [0.1, -0.1, 0.1, -0.1, 0.0])], CONFIG, TRAINING, 9)
-    assert not no.augment
-    assert no.arm is no.mixed is no.plain()["mixed"] is None
-    assert "good helped on 4,000 rows and not beyond doubt on all" in no.sentences()[0]
-
-
-def test_the_second_arm_that_helps_is_recommended_where_the_first_does_not_hold():
-    first = [trial("good", [0.3, 0.31, 0.29, 0.3, 0.3]), trial("bad", [0.2, 0.21, 0.19, 0.2, 0.2])]
-    looks = [trial("good", [0.1, -0.1, 0.1, -0.1, 0.0]), trial("bad", [0.05, 0.06, 0.04, 0.05, 0.05])]
-    advice = concluded(first, looks, CONFIG, TRAINING, 9)
-    assert advice.arm == "bad"
-    assert advice.mixed == CONFIG.arms["bad"]
-    text = " ".join(advice.sentences())
-    assert "good on all rows, over trainings: error of values changes by -0.000 of a deviation" in text
-    low = [found.difference.low for found in (first[1], looks[1])]
-    risk = (
-        f"Risk: on a quarter of the rows the gain may be as small as {low[0]:.3f} of a deviation; on all rows the gain"
-    )
-    assert f"{risk} may be as small as {low[1]:.3f} of a deviation." in text, "of what is recommended, not of another"
-
-
-def diverging(draws, errors=USUAL, arm="real", size=4000):
-    """The usual results, with an arm that diverged in some draws."""
-    study, results = found(errors)
-    for cell in results:
-        if (cell.arm, cell.size) == (arm, size) and cell.draw in draws:
-            results[cell] = {"values": None, "diverged": {"step": 1, "reason": "critics"}}
-    return study, results
-
-
-def test_an_arm_that_never_diverged_helps_where_real_rows_did():
-    """Small data make real rows diverge: without an interval the advice would be no, where augmenting is worth most."""
-    good, bad = judged(*diverging({0, 3}), TRAINING)
-    assert good.difference.low is None
-    assert helps(good)
-    assert not helps(bad)
-    assert good.arm == "good"
-    text = " ".join(concluded((good, bad), (good,), CONFIG, TRAINING, 9).sentences())
-    assert "these diverged in 2 draws" in text
-    assert "values got better on 4,000 rows and on all 16,000, wherever real rows alone did not diverge." in text
-    assert "Risk: on a quarter of the rows how much is not known, for real rows alone diverged" in text
-    assert not helps(judged(*diverging({0}, arm="good"), TRAINING)[0])
-
-
-def test_an_arm_that_diverged_is_the_risk():
-    text = " ".join(concluded(judged(*diverging({0}, arm="bad"), TRAINING), (), CONFIG, TRAINING, 9).sentences())
-    assert "Risk: bad diverged in 1 draw." in text
-
-
-def test_real_rows_that_always_diverge_at_the_smallest_size_leave_a_curve_of_the_others():
-    good, _ = judged(*diverging(range(6), size=1000), TRAINING)
-    assert good.multiplier.value.value == pytest.approx(2.0, rel=0.01)
-
-
 def test_values_that_are_no_better_than_their_mean_recommend_nothing():
     helped = [0.1, 0.11, 0.09, 0.1, 0.1]
     assert helps(trial("good", helped, 0.9))
     assert not helps(trial("good", helped, 1.1))
-    first = judged(*found({key: error + 1 for key, error in USUAL.items()}), TRAINING)
-    assert first[0].difference.verdict == "better"
-    advice = concluded(first, [trial("good", helped, 1.1)], CONFIG, TRAINING, 9)
+    poor = [trial("good", helped, 1.1)]
+    advice = concluded(poor, None, CONFIG, TRAINING, 9)
     assert not advice.augment
-    assert "Best on 4,000 rows: good, values there no better than their mean" in advice.sentences()[1]
     assert "on all 16,000 rows even the better values are no better than their mean" in advice.sentences()[0]
-    of_use = concluded(first, [trial("good", helped, 0.9)], CONFIG, TRAINING, 9)
-    assert of_use.augment, "a quarter of the rows may be too few to be of use"
+    assert recommended([*poor, trial("bad", helped, 0.9)]) == "bad", "the next one is of use"
 
 
 def test_few_held_out_lives_are_said():
-    first = judged(*found(USUAL), TRAINING)
-    assert "the states of 2 episodes only" in " ".join(concluded(first, (), CONFIG, TRAINING, 2).sentences())
-    assert "only" not in " ".join(concluded(first, (), CONFIG, TRAINING, 5).sentences())
+    assert "the states of 2 episodes only" in text_of(looked_at(USUAL), quarter(), episodes=2)
+    assert "only" not in text_of(looked_at(USUAL), quarter(), episodes=5)
 
 
 def test_nothing_is_recommended_when_nothing_helps():
-    first = judged(*found({**USUAL, (4000, "good"): 0.5}), TRAINING)
-    assert not any(helps(one) for one in first)
-    advice = concluded(first, (), CONFIG, TRAINING, 9)
-    assert not advice.augment
-    assert advice.arm is None
+    first = looked_at({**USUAL, "good": 0.5})
+    assert recommended(first) is None
+    advice = concluded(first, None, CONFIG, TRAINING, 9)
+    assert advice.arm is advice.mixed is advice.plain()["mixed"] is advice.plain()["quarter"] is None
     text = " ".join(advice.sentences())
-    assert "Do not augment" in text
+    assert "Do not augment: on all 16,000 rows no arm made values better beyond doubt." in text
+    assert "Best on all rows: good, error of values changes by +0.000" in text.replace("-0.000 of", "+0.000 of")
     assert "Not measured: returns" in text
     assert "Risk: bad may cost up to 0.0" in text
-    assert advice.plain()["confirmed"] == []
 
 
 def test_a_diverged_probe_is_left_out():
-    study, results = found(USUAL)
-    lost = Cell(4000, 0, "good", PROBE, 0)
-    results[lost] = {"values": None, "diverged": {"step": 7, "reason": "loss inf"}}
-    good = next(one for one in judged(study, results, TRAINING) if one.arm == "good")
+    good = next(one for one in looked_at(USUAL, {0}, arm="good") if one.arm == "good")
     assert good.difference.pairs == 5
     assert good.difference.diverged == (1, 0)
+    assert Cell(None, 0, "good", PROBE, 0) in cells(trials("toy/points", None, TRAINING, CONFIG))
 
 
 def test_too_few_rows_are_refused():
