@@ -109,8 +109,8 @@ def run_study(
 
 def _begin_each(tasks: Sequence[Task]) -> None:
     """Every agent on the real rows of every draw, without a step: what it refuses is said now, not hours later."""
-    first = {(task.cell.agent, task.cell.size, task.cell.draw): task for task in tasks}
-    for task in first.values():
+    first = {(task.cell.agent, task.cell.size, task.cell.draw if task.cell.size else 0): task for task in tasks}
+    for task in first.values():  # all rows are one draw
         real, _ = drawn(task)
         agent_of(task, real).begin(Mixture(real), seed=0)
 

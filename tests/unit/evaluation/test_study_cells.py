@@ -301,6 +301,17 @@ def test_data_that_changed_are_not_judged_under_the_key_of_others(tmp_path, monk
         drawn(before)
 
 
+def test_all_rows_are_asked_about_once_however_many_draws(tmp_path, monkeypatch):
+    begun = []
+    begin = BC.begin
+    monkeypatch.setattr(
+        BC, "begin", lambda self, data, **given: (begun.append(len(data.real)), begin(self, data, **given))[1]
+    )
+    tasks = studies.tasks_of(study(sizes=[150, None], draws=3), tmp_path)
+    studies._begin_each(tasks)
+    assert sorted(begun) == [150] * 3 + [360]
+
+
 def test_what_an_agent_refuses_is_said_before_anything_is_trained(tmp_path, monkeypatch):
     data = deepcopy(roll("toy-point-mass", episodes=20, steps=20))
     data.episodes.columns["rewards"][:] = 0  # a sparse task that nobody has solved
