@@ -333,7 +333,8 @@ class MOReL(SAC):
             quick[-1].replay.learn_model()
             took.append(time.perf_counter() - begin)
         of_model: int = self.config.model.trainer.gradient_steps
-        a_step = max(0.0, took[0] - took[1]) / steps  # what both pay once is no step
+        apart = took[0] - took[1]  # what both pay once is no step
+        a_step = apart / steps if apart > 0 else took[0] / (2 * steps)  # a busy moment must not make it free
         return a_step * of_model + extrapolated_seconds(quick[-1], steps)
 
     def step(self, batch: Batch) -> Mapping[str, Tensor | float]:

@@ -82,7 +82,8 @@ def _arm_seconds(arm: ArmConfig, data: Dataset) -> float:
 
     share = min(0.5, TIMED / max(1, _longest(settings)))
     once, twice = fit(share), fit(2 * share)
-    return once + max(0.0, twice - once) / share * (1 - share)
+    more = twice - once if twice > once else twice / 2  # a busy moment must not make it free
+    return once + more / share * (1 - share)
 
 
 def _longest(settings: Any) -> int:
