@@ -108,6 +108,12 @@ class Shell:
         return Answer(caught.value.code or 0, out, err)
 
 
+def written(path):
+    """Which file this is and when it was last written: both stay when it is left alone; the time of reading may not."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
 def contents(folder, *, but=()):
     """Relative path -> hash and time of change of every file, hidden ones included."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in but]

@@ -1,6 +1,7 @@
 """Where a run keeps its configuration, and which folders can be a run."""
 
 import pytest
+from command_line import written
 
 from synth_pipeline.config import dump_yaml
 from synth_pipeline.errors import ConfigError, UnknownNameError
@@ -45,9 +46,9 @@ def test_what_was_kept_is_opened_again(tmp_path):
 def test_an_equal_configuration_is_left_alone(tmp_path):
     run = Run(tmp_path)
     keep_config(run, MINE)
-    before = (tmp_path / CONFIG).stat()
+    before = written(tmp_path / CONFIG)
     keep_config(run, MINE)
-    assert (tmp_path / CONFIG).stat() == before
+    assert written(tmp_path / CONFIG) == before
     keep_config(run, MINE.replace(seed=9))
     assert open_run(tmp_path)[1].seed == 9
 
