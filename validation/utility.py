@@ -32,7 +32,8 @@ times the real rows bring a point or two, and fresh ones no more, so after 30,00
 lacks, and E2 cannot show what rows are worth. E3 trains it for 100,000 steps on 10,000 rows: draws 0 to 4 of E2, arms
 real, SynthER, fresh and weight decay. No claim hangs on it. Expected: fresh rows get ahead of real ones alone, which
 fall behind where they were, and SynthER lies between the two. If fresh rows do not get ahead here either, then on this
-task and at this size no rows help TD3+BC, whoever makes them.
+task and at this size no rows help TD3+BC, whoever makes them. Found: fresh rows get ahead (31 against 23), real ones
+alone do not fall behind but rise more slowly, and SynthER, at 33, is where fresh rows are.
 
 **E4.** The same value probe at 10,000 rows over kinds of data: replay (the cells of E1), medium, narrow expert, nine
 parts medium and one part expert; five draws, arms real, SynthER, SMOTE, learned labels, fresh, two more (below). The
