@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from synth_pipeline import sources
-from synth_pipeline.data.split import SplitData, split_dataset
+from synth_pipeline.data.split import Fold, split_dataset
 from synth_pipeline.evaluating import ERRORS, OWN, acted_in, as_run, planned, states_to_judge
 from synth_pipeline.evaluation.advice import (
-    HELD_OUT,
     Advice,
     AdviceConfig,
     concluded,
@@ -45,15 +45,15 @@ def advise(
         UnknownNameError: When no policy is shipped that values could be asked of.
     """
     require_folder(folder, (*OWN, ADVICE), "advice")
-    split = split_for_advice(dataset, rows)
-    config, training = probed_in(split, config), len(split.train)
+    asked = asked_of(dataset, rows, config)
+    config, training = asked.config, asked.training
     study = trials(dataset, rows, training, config)
     with working(as_run(folder)):
         found, quarter = judged(study, _results(study, folder, workers=workers, yes=yes), training), None
         if (arm := recommended(found)) is not None:
             again = on_a_quarter(dataset, rows, training, arm, config)
             (quarter,) = judged(again, _results(again, folder, workers=workers, yes=yes), training)
-        advice = concluded(found, quarter, config, training, held_out_episodes(split))
+        advice = concluded(found, quarter, config, asked.rows, asked.episodes)
         write_json(folder / ADVICE, advice.plain())
     for number, text in enumerate(advice.sentences()):
         say("" if number else "advice", text)
@@ -67,34 +67,42 @@ def plan(dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, 
         ConfigError: As `advise`.
         UnknownNameError: As `advise`.
     """
-    split = split_for_advice(dataset, rows)
-    study = trials(dataset, rows, len(split.train), probed_in(split, config))
+    asked = asked_of(dataset, rows, config)
+    study = trials(dataset, rows, asked.training, asked.config)
     return planned(study, folder, workers=workers)
 
 
-def split_for_advice(dataset: str, rows: int | None) -> SplitData:
-    """The data of `advise`, and the episodes in whose states values are judged.
+class Asked(NamedTuple):
+    """What can be asked of a dataset.
 
-    Raises:
-        ConfigError: When the environment is not known.
+    Attributes:
+        rows: How many it has.
+        training: How many are trained on where most are held out.
+        episodes: How many it has.
+        config: With as many states as the smallest part has, where these are fewer than wanted.
     """
-    return split_dataset(acted_in(sources.real_source(dataset, rows=rows).load()), held_out=HELD_OUT)
+
+    rows: int
+    training: int
+    episodes: int
+    config: AdviceConfig
 
 
-def probed_in(split: SplitData, config: AdviceConfig) -> AdviceConfig:
-    """As many states as the held-out episodes have, where these are fewer than asked for.
+def asked_of(dataset: str, rows: int | None, config: AdviceConfig) -> Asked:
+    """Look at every part of a dataset that is held out in its turn.
 
     Raises:
-        ConfigError: When they are too few to judge values in.
+        ConfigError: When the environment is not known, or there are too few episodes, or states to judge values in.
         UnknownNameError: When there is no policy whose values could be asked.
     """
-    return config.replace(states=states_to_judge(split, config.policy, config.states))
-
-
-def held_out_episodes(split: SplitData) -> int:
-    """How many there are."""
-    unseen = split.held_out
-    return 0 if unseen is None or unseen.episodes is None else len(unseen.episodes)
+    data = acted_in(sources.real_source(dataset, rows=rows).load())
+    training, states = len(data), config.states
+    for part in range(config.draws):
+        split = split_dataset(data, held_out=Fold(part, config.draws))
+        states = states_to_judge(split, config.policy, states)
+        training = min(training, len(split.train))
+    episodes = 0 if data.episodes is None else len(data.episodes)
+    return Asked(len(data), training, episodes, config.replace(states=states))
 
 
 def _results(study: StudyConfig, folder: Path, *, workers: int | str, yes: bool) -> Results:

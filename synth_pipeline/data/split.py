@@ -15,7 +15,6 @@ from synth_pipeline.errors import ConfigError
 from synth_pipeline.seeding import Stage, stream
 
 HELD_OUT = 0.1
-HeldOut = float | tuple[int, ...]  # a share of the episodes, or their ids
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,22 @@ class Split:
 
     train: Integers
     held_out: Integers
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One of several parts of the episodes that are held out in turn, so that each is once.
+
+    Attributes:
+        part: Which, from 0.
+        parts: How many.
+    """
+
+    part: int
+    parts: int
+
+
+HeldOut = float | tuple[int, ...] | Fold  # a share of the episodes, their ids, or a part of them in its turn
 
 
 def split_episodes(num_episodes: int, *, fraction: float = HELD_OUT, seed: int = 0) -> Split:
@@ -82,6 +97,23 @@ def chosen_episodes(num_episodes: int, held_out: tuple[int, ...]) -> Split:
     return Split(np.setdiff1d(np.arange(num_episodes), ids), ids)
 
 
+def folded_episodes(num_episodes: int, fold: Fold, *, seed: int = 0) -> Split:
+    """Hold out one of equal parts of the episodes, dealt in random order.
+
+    Raises:
+        ConfigError: With fewer episodes than parts, or fewer than two parts.
+    """
+    if not 2 <= fold.parts <= num_episodes:
+        raise ConfigError(
+            f"{fold.parts} parts of the episodes cannot be held out in turn",
+            found=f"{num_episodes} episodes",
+            accepted=f"at least {max(2, fold.parts)}, and as many parts at most",
+            fix="collect more episodes",
+        )
+    ids = np.sort(stream(seed, Stage.SPLIT, 1).permutation(num_episodes)[fold.part :: fold.parts])
+    return Split(np.setdiff1d(np.arange(num_episodes), ids), ids)
+
+
 def grown_split(
     held_out: Integers, before: int, num_episodes: int, *, fraction: float = HELD_OUT, seed: int = 0
 ) -> Split:
@@ -107,7 +139,7 @@ def split_dataset(dataset: Dataset, *, held_out: HeldOut = HELD_OUT, seed: int =
 
     Args:
         dataset: What is split.
-        held_out: Share of the episodes, drawn by the seed; or their ids.
+        held_out: Share of the episodes, drawn by the seed; their ids; or a part of them in its turn.
         seed: Seed of the run.
 
     Raises:
@@ -116,7 +148,9 @@ def split_dataset(dataset: Dataset, *, held_out: HeldOut = HELD_OUT, seed: int =
     episodes = dataset.episodes
     if episodes is None or len(episodes) < 2:
         return SplitData(dataset, None, None)
-    if isinstance(held_out, tuple):
+    if isinstance(held_out, Fold):
+        split = folded_episodes(len(episodes), held_out, seed=seed)
+    elif isinstance(held_out, tuple):
         split = chosen_episodes(len(episodes), held_out)
     else:
         split = split_episodes(len(episodes), fraction=held_out, seed=seed)

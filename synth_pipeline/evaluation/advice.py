@@ -1,10 +1,15 @@
 """Should this dataset be augmented, with what, at which ratio? Asked of the value probe, in minutes instead of days.
 
 First on all of the data, which is what the question is about: every arm in several trainings, each with a fit of its
-own. An arm is recommended when its paired 95 % interval is above 0 (or, where real rows alone diverged, when it never
-did and won every pair that is left), and when the values learned with it say more than their mean would. Then what is
-recommended on a quarter of the data, where it can be told what it is worth: how many more real rows, by the learning
-curve of real rows alone, would do as much. The value probe is no return, and the advice says so.
+own. Each training holds out another part of the episodes, and its values are judged in the states of that part, so that
+every episode is judged in once: a fifth alone would be two of ten, and what it says chance. An arm is recommended when
+its paired 95 % interval is above 0 (or, where real rows alone diverged, when it never did and won every pair that is
+left), and when the values learned with it say more than their mean would. Then what is recommended on a quarter of the
+data, where it can be told what it is worth: how many more real rows, by the learning curve of real rows alone, would do
+as much. The value probe is no return, and the advice says so.
+
+Trainings on parts that overlap are not independent, and no unbiased estimate of their variance is known (Bengio and
+Grandvalet 2004, JMLR 5): read the interval as one of about 95 %.
 """
 
 from __future__ import annotations
@@ -29,8 +34,7 @@ from synth_pipeline.tracking import counted
 PROBE = "fqe"
 PART = 4  # of the data: a quarter is what an arm's worth is told on
 LEAST = 160  # training rows: with fewer a quarter is nothing
-HELD_OUT = 0.2  # of the episodes: values are judged in their states, so more than what a generator spares
-FEW_EPISODES = 5  # held out: with fewer, the states are those of so few lives that it is said
+FEW_EPISODES = 20  # with fewer, values are judged in the states of so few lives that it is said
 _FOLLOWS = {
     "regressor": {"width": 128, "depth": 2, "trainer": {"gradient_steps": 1_500}},
     "diffusion": {"trainer": {"gradient_steps": 400, "batch_size": 512}},
@@ -55,9 +59,11 @@ class AdviceConfig(Config):
         min_length=1,
         description="name -> what is mixed in, and at which share",
     )
-    draws: int = Setting(5, ge=5, description="trainings on all rows, and quarters; fewer than five give no interval")
+    draws: int = Setting(
+        5, ge=5, description="trainings, and parts of the episodes held out in turn; fewer than five give no interval"
+    )
     policy: Which = Setting(None, description="whose values are asked, as `synthpipe settings probe` says")
-    states: int = Setting(500, ge=LEAST_STATES, description="held-out states that values are judged in, at most")
+    states: int = Setting(200, ge=LEAST_STATES, description="states of every part that values are judged in, at most")
     gradient_steps: int = Setting(20_000, ge=1, description="of every probe")
     width: int = Setting(128, ge=8, description="units of a hidden layer of the critics")
 
@@ -68,7 +74,7 @@ def trials(dataset: str, rows: int | None, training: int, config: AdviceConfig, 
     Args:
         dataset: Catalog id, Minari id, or file.
         rows: Size of a collected dataset; None: the recipe's.
-        training: Rows that are not held out.
+        training: Rows that are not held out, of the largest part.
         config: What is tried.
         seed: Seed of everything.
 
@@ -101,7 +107,7 @@ def _study(
     seed: int,
 ) -> StudyConfig:
     probe = config.model_dump(include={"policy", "states", "gradient_steps", "width"})
-    given: dict[str, Any] = {"dataset": dataset, "rows": rows, "held_out": HELD_OUT, "seed": seed}
+    given: dict[str, Any] = {"dataset": dataset, "rows": rows, "crossed": True, "seed": seed}
     given |= {"sizes": sizes, "draws": config.draws, "seeds": 1}
     plain = {name: arm.model_dump() for name, arm in {BASELINE: ArmConfig(), **arms}.items()}
     return StudyConfig.parse({**given, "arms": plain, "agents": {PROBE: probe}, "outcome": "values"}, where="advice")
@@ -133,15 +139,15 @@ class Advice:
         mixed: That arm's rows and the share of a batch that they are; None: nothing is mixed in.
         trials: Every arm on all of the data, best first.
         quarter: What is recommended on a quarter of the data; None: nothing is.
-        training: Rows that are not held out.
-        episodes: Held-out episodes whose states values were judged in.
+        rows: How many there are.
+        episodes: How many there are; values were judged in the states of each.
     """
 
     arm: str | None
     mixed: ArmConfig | None
     trials: tuple[Trial, ...]
     quarter: Trial | None
-    training: int
+    rows: int
     episodes: int
 
     @property
@@ -157,20 +163,20 @@ class Advice:
             found.append(f"With it on a quarter of them: {_change(self.quarter)}.")
         found.append(f"Risk: {self._risk()}.")
         if self.episodes < FEW_EPISODES:
-            found.append(f"Values were judged in the states of {counted(self.episodes, 'episode')} only.")
+            found.append(f"All of this rests on {counted(self.episodes, 'episode')}.")
         return [*found, "Not measured: returns. Try the answer with `synthpipe evaluate` before you rely on it."]
 
     def plain(self) -> dict[str, Any]:
         """Plain JSON."""
         mixed = None if self.mixed is None else {**self.mixed.made_from(), "share": self.mixed.share}
         facts: dict[str, Any] = {"augment": self.augment, "arm": self.arm, "mixed": mixed}
-        facts |= {"training": self.training, "episodes": self.episodes}
+        facts |= {"rows": self.rows, "episodes": self.episodes}
         facts |= {"trials": [_plain(trial) for trial in self.trials]}
         facts |= {"quarter": None if self.quarter is None else _plain(self.quarter)}
         return {**facts, "sentences": self.sentences()}
 
     def _verdict(self) -> str:
-        every = f"on all {self.training:,} rows"
+        every = f"on all {self.rows:,} rows"
         if self.mixed is not None:
             share, lost = f"{self.mixed.share:.0%} of every batch", self._trial().difference.verdict == "outlasts"
             where = ", wherever real rows alone did not diverge" if lost else ""
@@ -231,12 +237,10 @@ def recommended(found: Sequence[Trial]) -> str | None:
     return next((trial.arm for trial in found if helps(trial)), None)
 
 
-def concluded(
-    found: Sequence[Trial], quarter: Trial | None, config: AdviceConfig, training: int, episodes: int
-) -> Advice:
+def concluded(found: Sequence[Trial], quarter: Trial | None, config: AdviceConfig, rows: int, episodes: int) -> Advice:
     """Both looks together; the second is that of what the first recommends."""
     arm = recommended(found)
-    return Advice(arm, None if arm is None else config.arms[arm], tuple(found), quarter, training, episodes)
+    return Advice(arm, None if arm is None else config.arms[arm], tuple(found), quarter, rows, episodes)
 
 
 def _rank(trial: Trial) -> tuple[bool, float, float]:

@@ -142,7 +142,7 @@ def drawn(task: Task) -> tuple[Dataset, Dataset | None]:
         SourceError: When the data are not what they were when the study began.
     """
     study, cell = task.study, task.cell
-    parts = _parts(task.data["dataset"], study.dataset, study.rows, study.held_out, study.seed)
+    parts = _parts(task.data["dataset"], study.dataset, study.rows, study.unseen(cell.draw), study.seed)
     if cell.size is None:
         return parts.train, None if study.outcome == "values" else parts.held_out
     return draw_subset(parts.train, cell.size, draw=cell.draw, seed=study.seed)
@@ -262,10 +262,10 @@ def _returns(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
 
 
 def _values(task: Task, state: Path) -> tuple[dict[str, Any], Diverged | None]:
-    study, (real, _), c = task.study, drawn(task), _probe_numbers(task)
+    study, cell, (real, _), c = task.study, task.cell, drawn(task), _probe_numbers(task)
     asked = ProbeConfig(policy=c.policy, states=c.states, discount=c.discount, rollouts=c.rollouts)
-    policy, truth = _truth(task.data["dataset"], study.dataset, study.rows, study.held_out, study.seed, asked)
-    fqe, seed = FQE(policy, c), agent_seed(study, task.cell)
+    policy, truth = _truth(task.data["dataset"], study.dataset, study.rows, study.unseen(cell.draw), study.seed, asked)
+    fqe, seed = FQE(policy, c), agent_seed(study, cell)
     try:
         probe = probe_values(fqe, _mixture(task, real), truth, seed=seed, checkpoint=state)
     except TrainingDivergedError as error:
@@ -289,10 +289,10 @@ def _probe_numbers(task: Task) -> ProbeConfig:
 
 @lru_cache(maxsize=2)
 def _truth(
-    fingerprint: str, dataset: str, rows: int | None, share: HeldOut, seed: int, c: ProbeConfig
+    fingerprint: str, dataset: str, rows: int | None, held_out: HeldOut, seed: int, c: ProbeConfig
 ) -> tuple[Policy, MonteCarlo]:
     """The fixed policy, and its values in held-out states; the same for all arms."""
-    unseen = _parts(fingerprint, dataset, rows, share, seed).held_out
+    unseen = _parts(fingerprint, dataset, rows, held_out, seed).held_out
     if unseen is None:
         raise SourceError("values are judged in held-out states", found="data without episodes to hold out")
     environment = envs.make(str(unseen.spec.environment))

@@ -13,7 +13,7 @@ from synth_pipeline.agents import AGENTS
 from synth_pipeline.agents.base import AgentConfig, build
 from synth_pipeline.agents.replay import UseIn
 from synth_pipeline.config import Config, content_hash
-from synth_pipeline.data.split import HELD_OUT, HeldOut
+from synth_pipeline.data.split import HELD_OUT, Fold, HeldOut
 from synth_pipeline.dynamics.regressor import RegressorConfig
 from synth_pipeline.errors import ConfigError, unknown_name
 from synth_pipeline.evaluation.arms import ARMS
@@ -70,7 +70,12 @@ class StudyConfig(Config):
 
     dataset: str = Setting(description="catalog id, Minari id, or file")
     rows: int | None = Setting(None, ge=1, description="size of a collected dataset; none: the recipe's")
-    held_out: HeldOut = Setting(HELD_OUT, description="share of the episodes that no arm sees, or their ids")
+    held_out: float | tuple[int, ...] = Setting(
+        HELD_OUT, description="share of the episodes that no arm sees, or their ids"
+    )
+    crossed: bool = Setting(
+        False, description="in its stead: as many parts of the episodes as draws, each held out in one of them"
+    )
     seed: int = Setting(0, ge=0, description="seed of the split, the draws and everything trained")
     sizes: tuple[int | None, ...] = Setting((None,), min_length=1, description="real rows of a draw; none: all")
     draws: int = Setting(1, ge=1, description="subsets of each size")
@@ -108,6 +113,10 @@ class StudyConfig(Config):
                 fix="leave the arm or that size out",
             )
         return self
+
+    def unseen(self, draw: int) -> HeldOut:
+        """What no arm of a draw sees."""
+        return Fold(draw, self.draws) if self.crossed else self.held_out
 
     def agent(self, name: str, arm: str) -> dict[str, Any]:
         """Kind and settings of an agent in an arm, as they were given."""
@@ -159,7 +168,8 @@ def rows_key(study: StudyConfig, cell: Cell, data: Mapping[str, Any]) -> str:
         data: Fingerprint of the `dataset`, and of the `store` of the arm where there is one.
     """
     given = {name: data[name] for name in ("dataset", "store") if name in data}
-    drawn = (study.held_out, study.seed, cell.size, cell.draw)
+    unseen = ("part", cell.draw, study.draws) if study.crossed else study.held_out
+    drawn = (unseen, study.seed, cell.size, cell.draw)
     return content_hash(given, drawn, study.arms[cell.arm].made_from())
 
 

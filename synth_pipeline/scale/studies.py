@@ -109,10 +109,15 @@ def run_study(
 
 def _begin_each(tasks: Sequence[Task]) -> None:
     """Every agent on the real rows of every draw, without a step: what it refuses is said now, not hours later."""
-    first = {(task.cell.agent, task.cell.size, task.cell.draw if task.cell.size else 0): task for task in tasks}
-    for task in first.values():  # all rows are one draw
+    first = {(task.cell.agent, task.cell.size, _data_of(task)): task for task in tasks}
+    for task in first.values():
         real, _ = drawn(task)
         agent_of(task, real).begin(Mixture(real), seed=0)
+
+
+def _data_of(task: Task) -> int:
+    """Which draw a cell's real rows are of: all rows are one, unless parts of them are held out in turn."""
+    return task.cell.draw if task.cell.size or task.study.crossed else 0
 
 
 def _arms(tasks: Sequence[Task]) -> list[Task]:

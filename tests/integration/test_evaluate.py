@@ -98,7 +98,8 @@ def test_advice_is_asked_for_planned_given_and_kept(shell, monkeypatch):
     assert [trial["arm"] for trial in kept["trials"]] == ["mix"]
     assert kept["sentences"][0] in found.out
     assert kept["augment"] == (kept["arm"] == "mix") == (kept["mixed"] is not None) == (kept["quarter"] is not None)
-    assert kept["training"] == 1600
+    assert (kept["rows"], kept["episodes"]) == (2000, 10)
+    assert "rests on 10 episodes" in found.out
     again = shell(*command)
     assert "nothing to do: 10 cells are there" in again.out
     assert read_json(shell.folder / "runs/advise-pendulum-medium/advice.json") == kept

@@ -3,7 +3,7 @@ import pytest
 from toy_data import toy_dataset, toy_rows
 
 from synth_pipeline.data.rows import Dataset
-from synth_pipeline.data.split import split_dataset, split_episodes
+from synth_pipeline.data.split import Fold, folded_episodes, split_dataset, split_episodes
 from synth_pipeline.errors import ConfigError
 
 
@@ -27,6 +27,31 @@ def test_the_choice_is_seeded_and_spread():
 def test_the_choice_never_changes():
     """Held-out episodes are part of the identity of every trained model."""
     assert split_episodes(30, seed=5).held_out.tolist() == [7, 10, 18]
+
+
+@pytest.mark.parametrize(("episodes", "parts"), [(5, 5), (17, 5), (100, 2)])
+def test_every_episode_is_held_out_in_one_part(episodes, parts):
+    folds = [folded_episodes(episodes, Fold(part, parts), seed=2) for part in range(parts)]
+    assert sorted(np.concatenate([fold.held_out for fold in folds])) == list(range(episodes))
+    sizes = [len(fold.held_out) for fold in folds]
+    assert max(sizes) - min(sizes) <= 1
+    for fold in folds:
+        assert sorted([*fold.train, *fold.held_out]) == list(range(episodes))
+        assert np.array_equal(fold.held_out, np.sort(fold.held_out))
+    assert episodes < 10 or folds[0].held_out.tolist() != list(range(0, episodes, parts)), "in random order"
+
+
+def test_a_dataset_is_split_by_a_part():
+    dataset = toy_dataset()
+    parts = split_dataset(dataset, held_out=Fold(1, 2), seed=3)
+    assert parts.split.held_out.tolist() == folded_episodes(len(dataset.episodes), Fold(1, 2), seed=3).held_out.tolist()
+    assert parts.held_out.episode_ids.tolist() == parts.split.held_out.tolist()
+
+
+@pytest.mark.parametrize(("episodes", "parts"), [(4, 5), (5, 1), (0, 2)])
+def test_parts_that_cannot_be_held_out_in_turn(episodes, parts):
+    with pytest.raises(ConfigError, match="cannot be held out in turn"):
+        folded_episodes(episodes, Fold(0, parts))
 
 
 @pytest.mark.parametrize("episodes", [0, 1])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from synth_pipeline.data.split import Fold
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.evaluation.advice import (
     PROBE,
@@ -18,7 +19,7 @@ from synth_pipeline.evaluation.statistics import paired_difference
 from synth_pipeline.evaluation.study import Cell, cells
 
 CONFIG = AdviceConfig.parse({"arms": {"good": {"kind": "smote"}, "bad": {"kind": "duplicate"}}, "draws": 6})
-TRAINING = 16_000
+TRAINING, ROWS = 16_000, 20_000
 NOISE = (0.01, -0.01, 0.005, -0.005, 0.0, 0.002)
 USUAL = {"real": 0.5, "good": 0.4, "bad": 0.55}
 QUARTER = {(4000, "real"): 0.5, (4000, "good"): 0.4, (None, "real"): 0.3, (None, "good"): 0.25}
@@ -48,8 +49,8 @@ def quarter(errors=QUARTER):
     return found
 
 
-def text_of(found, look=None, episodes=9):
-    return " ".join(concluded(found, look, CONFIG, TRAINING, episodes).sentences())
+def text_of(found, look=None, episodes=50):
+    return " ".join(concluded(found, look, CONFIG, ROWS, episodes).sentences())
 
 
 def test_every_arm_is_tried_on_all_rows_and_one_on_a_quarter():
@@ -58,6 +59,8 @@ def test_every_arm_is_tried_on_all_rows_and_one_on_a_quarter():
     assert len(cells(first)) == 6 * 3
     second = on_a_quarter("toy/points", None, TRAINING, "good", CONFIG)
     assert {(cell.size, cell.arm) for cell in cells(second)} == set(QUARTER)
+    assert [first.unseen(draw) for draw in range(6)] == [second.unseen(draw) for draw in range(6)]
+    assert first.unseen(5) == Fold(5, 6), "every draw holds out another part"
     whole = {cell for cell in cells(second) if cell.size is None}
     assert whole < set(cells(first)), "they are there"
 
@@ -79,9 +82,9 @@ def test_a_quarter_says_what_it_is_worth():
 
 
 def test_what_is_recommended_is_plain():
-    yes = concluded(looked_at(USUAL), quarter(), CONFIG, TRAINING, 9)
+    yes = concluded(looked_at(USUAL), quarter(), CONFIG, ROWS, 50)
     assert yes.augment
-    assert yes.sentences()[0] == "Augment with good (50% of every batch): values got better on all 16,000 rows."
+    assert yes.sentences()[0] == "Augment with good (50% of every batch): values got better on all 20,000 rows."
     plain = yes.plain()
     assert (plain["mixed"]["share"], plain["mixed"]["kind"]) == (0.5, "smote")
     assert plain["quarter"]["multiplier"]["value"] == "2x"
@@ -92,7 +95,7 @@ def test_what_is_recommended_is_plain():
 
 def test_a_gain_that_a_quarter_does_not_show_is_a_risk():
     worse = quarter({**QUARTER, (4000, "good"): 0.6})
-    assert concluded(looked_at(USUAL), worse, CONFIG, TRAINING, 9).augment, "the question is about all of the data"
+    assert concluded(looked_at(USUAL), worse, CONFIG, ROWS, 50).augment, "the question is about all of the data"
     assert "of a deviation; on a quarter of them nothing is beyond doubt." in text_of(looked_at(USUAL), worse)
 
 
@@ -103,7 +106,7 @@ def test_an_arm_that_never_diverged_helps_where_real_rows_did():
     assert helps(good)
     assert not helps(bad)
     text = text_of((good, bad), quarter())
-    assert "values got better on all 16,000 rows, wherever real rows alone did not diverge." in text
+    assert "values got better on all 20,000 rows, wherever real rows alone did not diverge." in text
     assert "these diverged in 2 draws" in text
     assert "Risk: how much is not known, for real rows alone diverged" in text
     assert not helps(looked_at(USUAL, {0}, arm="good")[0])
@@ -123,24 +126,24 @@ def test_values_that_are_no_better_than_their_mean_recommend_nothing():
     assert helps(trial("good", helped, 0.9))
     assert not helps(trial("good", helped, 1.1))
     poor = [trial("good", helped, 1.1)]
-    advice = concluded(poor, None, CONFIG, TRAINING, 9)
+    advice = concluded(poor, None, CONFIG, ROWS, 50)
     assert not advice.augment
-    assert "on all 16,000 rows even the better values are no better than their mean" in advice.sentences()[0]
+    assert "on all 20,000 rows even the better values are no better than their mean" in advice.sentences()[0]
     assert recommended([*poor, trial("bad", helped, 0.9)]) == "bad", "the next one is of use"
 
 
-def test_few_held_out_lives_are_said():
-    assert "the states of 2 episodes only" in text_of(looked_at(USUAL), quarter(), episodes=2)
-    assert "only" not in text_of(looked_at(USUAL), quarter(), episodes=5)
+def test_few_lives_are_said():
+    assert "All of this rests on 19 episodes." in text_of(looked_at(USUAL), quarter(), episodes=19)
+    assert "rests on" not in text_of(looked_at(USUAL), quarter(), episodes=20)
 
 
 def test_nothing_is_recommended_when_nothing_helps():
     first = looked_at({**USUAL, "good": 0.5})
     assert recommended(first) is None
-    advice = concluded(first, None, CONFIG, TRAINING, 9)
+    advice = concluded(first, None, CONFIG, ROWS, 50)
     assert advice.arm is advice.mixed is advice.plain()["mixed"] is advice.plain()["quarter"] is None
     text = " ".join(advice.sentences())
-    assert "Do not augment: on all 16,000 rows no arm made values better beyond doubt." in text
+    assert "Do not augment: on all 20,000 rows no arm made values better beyond doubt." in text
     assert "Best on all rows: good, error of values changes by +0.000" in text.replace("-0.000 of", "+0.000 of")
     assert "Not measured: returns" in text
     assert "Risk: bad may cost up to 0.0" in text

@@ -32,6 +32,7 @@ def test_every_cell_has_its_own_address_and_key_and_seeds_come_last():
         {"episodes": 3},
         {"evaluations": 2},
         {"held_out": 0.2},
+        {"crossed": True, "draws": 5},
         {"seed": 1},
     ],
 )
@@ -40,6 +41,15 @@ def test_a_key_changes_with_everything_that_the_result_follows_from(changes):
     assert cell_key(study(), cell, {}) != cell_key(study(**changes), cell, {})
     assert cell_key(study(), cell, {}) != cell_key(study(), cell, {"dataset": "other"})
     assert cell_key(study(), cell, {}) == cell_key(study(seeds=9), cell, {}), "more seeds keep what is there"
+
+
+def test_other_parts_are_other_cells():
+    """With one draw more every part is another one; without parts, draws that are there are kept."""
+    cell = Cell(150, 0, "smote", "bc", 0)
+    assert cell_key(study(draws=5), cell, {}) == cell_key(study(draws=6), cell, {})
+    five, six = (study(crossed=True, draws=draws) for draws in (5, 6))
+    assert cell_key(five, cell, {}) != cell_key(six, cell, {})
+    assert cell_key(five, cell, {}) != cell_key(study(held_out=(0, 5)), cell, {})
 
 
 @pytest.mark.parametrize(

@@ -312,6 +312,41 @@ def test_all_rows_are_asked_about_once_however_many_draws(tmp_path, monkeypatch)
     assert sorted(begun) == [150] * 3 + [360]
 
 
+@pytest.fixture
+def parts(monkeypatch):
+    """Parts as they are asked for, of the points."""
+    monkeypatch.setattr(
+        cells_module, "_parts", lambda *given: split_dataset(Points().load(), held_out=given[3], seed=given[4])
+    )
+
+
+def test_every_draw_of_a_crossed_study_holds_out_another_part_and_is_judged_in_it(tmp_path, monkeypatch, parts):
+    given, judged = study(crossed=True, draws=4, agents={"fqe": {}}, outcome="values"), []
+
+    def judge(*asked):
+        judged.append(asked[3])
+        raise SourceError("stop here")
+
+    monkeypatch.setattr(cells_module, "_truth", judge)
+    seen = []
+    for draw in range(4):
+        task = Task(given, Cell(None, draw, "real", "fqe", 0), tmp_path, {"dataset": "points"})
+        seen.append(set(drawn(task)[0].episode_ids.tolist()))
+        with pytest.raises(SourceError, match="stop here"):
+            run_cell(task)
+        held_out = split_dataset(Points().load(), held_out=judged[draw], seed=given.seed).held_out
+        assert seen[draw] == set(range(20)) - set(held_out.episode_ids.tolist())
+    assert [len(ids) for ids in seen] == [15] * 4
+    assert set.intersection(*seen) == set(), "each episode is held out in one draw"
+
+
+def test_all_rows_of_a_crossed_study_are_other_ones_in_every_draw(tmp_path, monkeypatch, parts):
+    begun = []
+    monkeypatch.setattr(BC, "begin", lambda self, data, **_: begun.append(len(data.real)))
+    studies._begin_each(studies.tasks_of(study(crossed=True, draws=4, sizes=[None]), tmp_path))
+    assert begun == [300] * 4
+
+
 def test_what_an_agent_refuses_is_said_before_anything_is_trained(tmp_path, monkeypatch):
     data = deepcopy(roll("toy-point-mass", episodes=20, steps=20))
     data.episodes.columns["rewards"][:] = 0  # a sparse task that nobody has solved
