@@ -8,6 +8,14 @@ from pathlib import Path
 from synth_pipeline.errors import StoreError
 
 
+def wait_until(condition, seconds=60):
+    """Whether it came true within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
 def square(number):
     return number * number
 
@@ -61,6 +69,16 @@ def fail(number):
         raise StoreError("shard 2 is damaged", found=[1, 2], accepted="a whole shard", fix="write it again")
     if number == 3:
         raise ZeroDivisionError("a bug")
+    return number
+
+
+def fail_when_told(task):
+    """Task `(folder, number)`: `fail`, but task 2 waits until a file "told" is there; what ended is counted there."""
+    folder, number = task
+    if number == 2:
+        wait_until(Path(folder, "told").exists)
+    fail(number)
+    _count(folder, "ended")
     return number
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import worker_tasks
+from worker_tasks import wait_until
 
 from synth_pipeline.errors import ConfigError, StoreError, TaskError
 from synth_pipeline.machine import cores
@@ -142,17 +143,20 @@ def test_a_bug_in_a_task_keeps_its_type_and_its_remote_traceback():
     assert "worker_tasks.py" in str(caught.value.__cause__)
 
 
-def test_what_ended_beside_a_failure_is_handed_over_first():
+def test_what_ended_beside_a_failure_is_handed_over_first(tmp_path):
     results = []
 
     def consume_slowly():
-        for item in map_tasks(worker_tasks.fail, [0, 2, 1, 5], workers=2):
-            results.append(item)
-            time.sleep(0.5)  # meanwhile all the others end
+        tasks = [(str(tmp_path), number) for number in (0, 2, 1, 5)]
+        for _, result in map_tasks(worker_tasks.fail_when_told, tasks, workers=2):
+            results.append(result)
+            assert wait_until(lambda: worker_tasks.calls(tmp_path, "ended") == 3)
+            (tmp_path / "told").touch()
+            time.sleep(1.0)  # meanwhile all of them arrive
 
     with pytest.raises(StoreError):
         consume_slowly()
-    assert sorted(results) == [(0, 0), (1, 1), (5, 5)]
+    assert sorted(results) == [0, 1, 5]
 
 
 def test_closing_early_stops_the_workers_and_restores_the_environment(monkeypatch):

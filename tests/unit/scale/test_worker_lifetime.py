@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import worker_tasks
+from worker_tasks import wait_until
 
 from synth_pipeline.scale.local import map_tasks
 
@@ -43,13 +43,6 @@ def gone(pid):
     except (FileNotFoundError, ProcessLookupError):
         return True
     return state in "ZX"
-
-
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 def test_workers_do_not_outlive_a_coordinator_that_was_killed(tmp_path):
