@@ -41,13 +41,13 @@ def advise(
         yes: Go ahead even when it takes more than an hour.
 
     Raises:
-        ConfigError: When the environment is not known, or there are too few rows.
+        ConfigError: When the environment is not known, or there are too few episodes, or states to judge values in.
         UnknownNameError: When no policy is shipped that values could be asked of.
     """
     require_folder(folder, (*OWN, ADVICE), "advice")
     asked = asked_of(dataset, rows, config)
     config, training = asked.config, asked.training
-    study = trials(dataset, rows, training, config)
+    study = trials(dataset, rows, config)
     with working(as_run(folder)):
         found, quarter = judged(study, _results(study, folder, workers=workers, yes=yes), training), None
         if (arm := recommended(found)) is not None:
@@ -68,8 +68,7 @@ def plan(dataset: str, rows: int | None, config: AdviceConfig, folder: Path, *, 
         UnknownNameError: As `advise`.
     """
     asked = asked_of(dataset, rows, config)
-    study = trials(dataset, rows, asked.training, asked.config)
-    return planned(study, folder, workers=workers)
+    return planned(trials(dataset, rows, asked.config), folder, workers=workers)
 
 
 class Asked(NamedTuple):

@@ -27,7 +27,7 @@ from synth_pipeline.run_config import MIXED, RunConfig, store_url
 from synth_pipeline.runs import Run, friendly_os_errors, read_json, require_folder, write_json
 from synth_pipeline.scale import fitted
 from synth_pipeline.scale.fill import filled_store
-from synth_pipeline.scale.studies import Bill, Wanted, bill, run_study, tasks_of
+from synth_pipeline.scale.studies import Bill, bill, run_study, tasks_of
 from synth_pipeline.sources import catalog
 from synth_pipeline.store.lock import working
 from synth_pipeline.tracking import console, counted, duration, say
@@ -255,14 +255,14 @@ def plan(run: Run | None, config: RunConfig, folder: Path, *, workers: int | str
     return "; then ".join(bills)
 
 
-def planned(study: StudyConfig, folder: Path, *, workers: int | str, only: Wanted = lambda cell: True) -> str:
+def planned(study: StudyConfig, folder: Path, *, workers: int | str) -> str:
     """The bill in words.
 
     Raises:
         ConfigError: When agents cannot be judged, because no environment of the dataset is known.
     """
     acted_in(source_of(study).load())
-    found: Bill = bill(study, folder, workers=workers, only=only)
+    found: Bill = bill(study, folder, workers=workers)
     left, every = found.cells
     arms = ", ".join(f"{count} x '{name}'" for name, count in found.arms.items())
     beside = f"; rows to be made: {arms}, {duration(found.arm_seconds)}" if arms else ""

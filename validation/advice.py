@@ -7,9 +7,9 @@ A case is a dataset of a kind and size of which `utility.py` measured what arms 
 probe and five draws. There, augmenting is right when an arm that a user could have (SynthER, SMOTE, learned labels; not
 fresh rows, nor simulator labels) has an interval above 0, or was better in every draw where real rows came through, and
 never diverged where they did. The advice is a hit when it says the same; where both say yes, the arm that it names must
-be of a kind that helped. So this is agreement of a short probe with a long one, of the same kind; returns are not in
-it. The answer that is always the same (always no; always one arm) is counted too, and where it would be right more
-often than four times of five, the advice must reach what it reaches. Answers lie in `runs/advice/`, and on record in
+be of a kind that helped. So this is agreement of a quick look with a long one of the same kind; returns are not in it.
+The answer that is always the same (always no; always one arm) is counted too, and where it would be right more often
+than four times of five, the advice must reach what it reaches. Answers lie in `runs/advice/`, and on record in
 `results/advice.cases.jsonl` with what was asked and how long it took, so that they can be asked for on several days.
 
 **Changed on 2026-11-29**, after all seven cases had been asked and two were hits: the arms were tried on a quarter of

@@ -135,7 +135,8 @@ def grown_split(
 def split_dataset(dataset: Dataset, *, held_out: HeldOut = HELD_OUT, seed: int = 0) -> SplitData:
     """A part to train on and a part held out by episode.
 
-    Data without episodes, or with a single one, is not split: every row trains, and novelty is not decidable.
+    Data without episodes, or with a single one, is not split: every row trains, and novelty is not decidable. They
+    have no parts that take turns: each training would be of the same rows.
 
     Args:
         dataset: What is split.
@@ -146,8 +147,10 @@ def split_dataset(dataset: Dataset, *, held_out: HeldOut = HELD_OUT, seed: int =
         ConfigError: When these episodes cannot be held out.
     """
     episodes = dataset.episodes
-    if episodes is None or len(episodes) < 2:
+    if not isinstance(held_out, Fold) and (episodes is None or len(episodes) < 2):
         return SplitData(dataset, None, None)
+    if episodes is None:
+        raise ConfigError("rows without episodes have no parts to hold out in turn", fix="data with whole episodes")
     if isinstance(held_out, Fold):
         split = folded_episodes(len(episodes), held_out, seed=seed)
     elif isinstance(held_out, tuple):

@@ -22,7 +22,6 @@ from typing import Any
 from pydantic import Field as Setting
 
 from synth_pipeline.config import Config
-from synth_pipeline.errors import ConfigError
 from synth_pipeline.evaluation.effective import Multiplier, multiplier_of
 from synth_pipeline.evaluation.monte_carlo import Which
 from synth_pipeline.evaluation.statistics import Difference, Outcomes, paired_difference
@@ -33,7 +32,6 @@ from synth_pipeline.tracking import counted
 
 PROBE = "fqe"
 PART = 4  # of the data: a quarter is what an arm's worth is told on
-LEAST = 160  # training rows: with fewer a quarter is nothing
 FEW_EPISODES = 20  # with fewer, values are judged in the states of so few lives that it is said
 _FOLLOWS = {
     "regressor": {"width": 128, "depth": 2, "trainer": {"gradient_steps": 1_500}},
@@ -68,26 +66,15 @@ class AdviceConfig(Config):
     width: int = Setting(128, ge=8, description="units of a hidden layer of the critics")
 
 
-def trials(dataset: str, rows: int | None, training: int, config: AdviceConfig, *, seed: int = 0) -> StudyConfig:
+def trials(dataset: str, rows: int | None, config: AdviceConfig, *, seed: int = 0) -> StudyConfig:
     """Real rows alone and every arm, on all of the data.
 
     Args:
         dataset: Catalog id, Minari id, or file.
         rows: Size of a collected dataset; None: the recipe's.
-        training: Rows that are not held out, of the largest part.
         config: What is tried.
         seed: Seed of everything.
-
-    Raises:
-        ConfigError: When there are too few rows to divide.
     """
-    if training < LEAST:
-        raise ConfigError(
-            "too few rows to try anything on a part of them",
-            found=f"{training:,} training rows",
-            accepted=f"at least {LEAST:,}",
-            fix="collect more: at this size every real row counts",
-        )
     return _study(dataset, rows, config, config.arms, (None,), seed)
 
 
@@ -140,7 +127,7 @@ class Advice:
         trials: Every arm on all of the data, best first.
         quarter: What is recommended on a quarter of the data; None: nothing is.
         rows: How many there are.
-        episodes: How many there are; values were judged in the states of each.
+        episodes: How many there are; values were judged in states of all, those of a part at a time.
     """
 
     arm: str | None
@@ -178,9 +165,11 @@ class Advice:
     def _verdict(self) -> str:
         every = f"on all {self.rows:,} rows"
         if self.mixed is not None:
-            share, lost = f"{self.mixed.share:.0%} of every batch", self._trial().difference.verdict == "outlasts"
-            where = ", wherever real rows alone did not diverge" if lost else ""
-            return f"Augment with {self.arm} ({share}): values got better {every}{where}."
+            difference, what = self._trial().difference, f"{self.arm} ({self.mixed.share:.0%} of every batch)"
+            if not difference.pairs:
+                return f"Augment with {what}: {every} real rows alone diverged every time, and with it none did."
+            where = ", wherever real rows alone did not diverge" if difference.verdict == "outlasts" else ""
+            return f"Augment with {what}: values got better {every}{where}."
         if any(better(trial.difference) for trial in self.trials):
             return f"Do not augment: {every} even the better values are no better than their mean."
         return f"Do not augment: {every} no arm made values better beyond doubt."
@@ -192,8 +181,7 @@ class Advice:
         """Of what is recommended: how little it may bring. Where nothing is: what an arm may cost all the same."""
         if self.quarter is None:
             return _costliest(self.trials)
-        held = "" if better(self.quarter.difference) else "; on a quarter of them nothing is beyond doubt"
-        return f"{_least(self._trial())}{held}"
+        return f"{_least(self._trial())}{_shown(self.quarter.difference)}"
 
     def _trial(self) -> Trial:
         return next(trial for trial in self.trials if trial.arm == self.arm)
@@ -256,6 +244,15 @@ def _least(trial: Trial) -> str:
     return f"the gain may be as small as {trial.difference.low:.3f} of a deviation{lost}"
 
 
+def _shown(on_a_quarter: Difference) -> str:
+    """What a quarter of the data adds to the risk; nothing where the gain is seen there too."""
+    if better(on_a_quarter):
+        return ""
+    lost = f", where it diverged in {counted(n, 'draw')}" if (n := on_a_quarter.diverged[0]) else ""
+    found = "it is worse beyond doubt" if on_a_quarter.verdict == "worse" else "nothing is beyond doubt"
+    return f"; on a quarter of them {found}{lost}"
+
+
 def _costliest(found: Sequence[Trial]) -> str:
     """The arm that may cost most: one that diverged, or the one whose interval reaches lowest."""
     lost = max(found, key=lambda trial: trial.difference.diverged[0])
@@ -271,8 +268,10 @@ def _costliest(found: Sequence[Trial]) -> str:
 def _change(trial: Trial) -> str:
     d = trial.difference
     if d.value is None or d.low is None or d.high is None:
-        alone = f"better wherever real rows alone gave values; these diverged in {counted(d.diverged[1], 'draw')}"
-        return alone if d.verdict == "outlasts" else d.why or "not decidable"
+        ours, theirs = (counted(lost, "draw") for lost in d.diverged)
+        if d.verdict == "outlasts" and d.pairs:
+            return f"better wherever real rows alone gave values; these diverged in {theirs}"
+        return f"too few draws for an interval: it diverged in {ours}, real rows alone in {theirs}"
     text = f"error of values changes by {-d.value:+.3f} of a deviation [{-d.high:+.3f}, {-d.low:+.3f}]"
     if (worth := trial.multiplier) is None or worth.low is None:
         return text

@@ -24,7 +24,8 @@ TIMED = 30  # gradient steps, and steps of an environment, that a rate is measur
 def cell_seconds(task: Task) -> float:
     """Of a whole training and its evaluations; at most, because episodes may end before their time limit.
 
-    Walks for the true values of a fixed policy are left out: every process makes them once.
+    Walks for the true values of a fixed policy are left out: every process makes them once for all cells that hold
+    out the same.
     """
     real, _ = drawn(task)
     agent = agent_of(task, real)

@@ -84,7 +84,8 @@ def effective_multiplier(curve: Mapping[int, Outcomes], arm: Outcomes, rows: int
     """Rows of real data alone that would score as the arm does, over the real rows that the arm has.
 
     Where all sizes and the arm have the same runs, those that diverged anywhere are left out everywhere, for draws of
-    the data differ by more than arms do, and the bootstrap resamples runs jointly; else each on its own.
+    the data differ by more than arms do, and the bootstrap resamples runs jointly; else each on its own. Where none is
+    left so, there is no interval.
 
     Args:
         curve: Rows -> run -> final score of training on that many real rows alone.
@@ -105,8 +106,7 @@ def effective_multiplier(curve: Mapping[int, Outcomes], arm: Outcomes, rows: int
     sizes = tuple(sorted(whole if len(whole) > 1 else curve))
     runs = {**{f"{size:,} real rows": curve[size] for size in sizes}, "the arm": arm}
     diverged, shared = sum(map(lost, runs.values())), _shared(runs)
-    joint = bool(shared)
-    if joint:  # in one order, so that one draw of runs holds for all
+    if shared:  # in one order, so that one draw of runs holds for all
         runs = {name: {run: outcomes[run] for run in shared} for name, outcomes in runs.items()}
     parts, _ = survivors(runs)
     counts = {name: len(part) for name, part in parts.items()}
@@ -115,8 +115,10 @@ def effective_multiplier(curve: Mapping[int, Outcomes], arm: Outcomes, rows: int
     fitted, logs = isotonic(means[:-1], share), np.log(sizes)
     value = _multiple(float(size_reaching(fitted, logs, means[-1])), sizes, rows)
     low, high, why = None, None, too_few(counts)
+    if shared == []:
+        why = "no run came through at every size"
     if why is None:
-        draws = _resampled_means(parts, joint, seed)
+        draws = _resampled_means(parts, bool(shared), seed)
         reached = size_reaching(isotonic(draws[:, :-1], share), logs, draws[:, -1])
         ends = np.quantile(reached, expanded_levels([min(counts.values())]), method="inverted_cdf")
         low, high = (_multiple(float(end), sizes, rows) for end in ends)
@@ -186,11 +188,11 @@ def multiplier_of(curve: Mapping[int, Outcomes], arm: Outcomes, rows: int, *, se
     return effective_multiplier(known, arm, rows, seed=seed) if len(known) > 1 and lost(arm) < len(arm) else None
 
 
-def _shared(runs: Mapping[str, Outcomes]) -> list[Any]:
-    """The runs that diverged nowhere, where all have the same; none otherwise."""
+def _shared(runs: Mapping[str, Outcomes]) -> list[Any] | None:
+    """The runs that diverged nowhere; None: the sizes and the arm have not the same ones."""
     first, *others = runs.values()
     if any(outcomes.keys() != first.keys() for outcomes in others):
-        return []
+        return None
     return [run for run in first if not any(isinstance(outcomes[run], Diverged) for outcomes in runs.values())]
 
 

@@ -120,24 +120,25 @@ def _curves(of: str, arms: Mapping[str, Results], scale: ScoreScale | None, unit
     for arm, cells in whole.items():
         result = next(iter(cells.values()))
         steps[arm] = [evaluation["step"] for evaluation in result["evaluations"]]
-        bands[arm] = _band({cell: r["evaluations"] for cell, r in cells.items()}, scale, seed)
+        several = len({cell.draw for cell in arms[arm]}) > 1
+        bands[arm] = _band({cell: r["evaluations"] for cell, r in cells.items()}, scale, several, seed)
     counts = [evaluation["step"] for evaluation in final_evaluations(result)]
     figure = learning_curves(steps, bands, counted=counts, real=BASELINE, unit=unit)
     said = ", ".join(f"{arm} ends at {band.values[-1]:.3g}" for arm, band in bands.items())
     return _picture(name, title, CURVES + BANDS, said, figure)
 
 
-def _band(cells: Mapping[Cell, Sequence[Mapping[str, Any]]], scale: ScoreScale | None, seed: int) -> Band:
-    """Mean score at every evaluation, with intervals over the runs; over the draws, where there are several."""
+def _band(
+    cells: Mapping[Cell, Sequence[Mapping[str, Any]]], scale: ScoreScale | None, several: bool, seed: int
+) -> Band:
+    """Mean score at every evaluation, with intervals over the runs; over the draws, where there are or were several."""
     from synth_pipeline.plots.evaluation import Band
 
-    draws, found = {cell.draw for cell in cells}, []
+    found = []
     for index in range(len(next(iter(cells.values())))):
         returns = {(c.draw, c.seed): float(np.mean(evaluations[index]["returns"])) for c, evaluations in cells.items()}
         scores = {run: value if scale is None else scale.normalized(value) for run, value in returns.items()}
-        found.append(
-            estimate({"": averaged(scores, lambda run: run[0]) if len(draws) > 1 else scores}, mean, seed=seed)
-        )
+        found.append(estimate({"": averaged(scores, lambda run: run[0]) if several else scores}, mean, seed=seed))
     values, low, high = ([getattr(e, end) for e in found] for end in ("value", "low", "high"))
     sure = None not in low
     return Band(np.array(values), np.array(low) if sure else None, np.array(high) if sure else None)

@@ -103,6 +103,20 @@ class StudyConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _parts_are_held_out_of_all(self) -> StudyConfig:
+        if self.crossed and self.draws < 2:
+            raise ConfigError("episodes are held out in turn", found="draws of 1", accepted="2 or more", fix="draws: 5")
+        stored = [name for name, arm in self.arms.items() if arm.store is not None]
+        if self.crossed and stored:
+            raise ConfigError(
+                "episodes are held out in turn, and the generator of a store has seen most of them",
+                found=f"the arm {stored[0]}",
+                accepted="arms that are made for every training: generated, smote, ...",
+                fix="leave it out; a store is judged by `synthpipe evaluate RUN`, with what its run held out",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _judged_states_stay_unseen(self) -> StudyConfig:
         fresh = [name for name, arm in self.arms.items() if arm.kind == "fresh"]
         if fresh and self.outcome == "values" and None in self.sizes:

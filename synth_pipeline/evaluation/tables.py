@@ -198,7 +198,7 @@ def _number(value: float) -> str:
 
 
 def sentence(rows: list[dict[str, Any]]) -> str:
-    """The verdict on utility in plain words; nothing is claimed that no interval supports."""
+    """The verdict on utility in plain words; nothing is claimed that neither intervals nor divergence support."""
     mixed = [row for row in rows if row.get("difference") is not None]
     if not mixed:
         return "Only real rows were trained on: nothing is said about synthetic ones."

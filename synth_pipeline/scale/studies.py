@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synth_pipeline.agents.replay import Mixture
+from synth_pipeline.config import content_hash
 from synth_pipeline.errors import ConfigError
 from synth_pipeline.evaluation.cells import Task, agent_of, data_of, drawn, lost_arm, make_arm, run_cell
 from synth_pipeline.evaluation.costs import arms_seconds, cell_seconds
@@ -109,8 +110,8 @@ def run_study(
 
 def _begin_each(tasks: Sequence[Task]) -> None:
     """Every agent on the real rows of every draw, without a step: what it refuses is said now, not hours later."""
-    first = {(task.cell.agent, task.cell.size, _data_of(task)): task for task in tasks}
-    for task in first.values():
+    others = {(content_hash(task.settings), task.cell.size, _data_of(task)): task for task in tasks}
+    for task in others.values():
         real, _ = drawn(task)
         agent_of(task, real).begin(Mixture(real), seed=0)
 

@@ -54,6 +54,13 @@ def test_parts_that_cannot_be_held_out_in_turn(episodes, parts):
         folded_episodes(episodes, Fold(0, parts))
 
 
+def test_rows_without_episodes_have_no_parts():
+    rows = toy_rows()
+    assert split_dataset(rows).held_out is None
+    with pytest.raises(ConfigError, match="without episodes"):
+        split_dataset(rows, held_out=Fold(0, 5))
+
+
 @pytest.mark.parametrize("episodes", [0, 1])
 def test_what_cannot_be_split(episodes):
     with pytest.raises(ConfigError, match="cannot be split"):

@@ -1,8 +1,10 @@
 """The pictures of a study show its cells, and say why where they cannot."""
 
+from itertools import product
+
 import pytest
 
-from synth_pipeline.evaluation.pictures import pictures
+from synth_pipeline.evaluation.pictures import _band, pictures
 from synth_pipeline.evaluation.scores import ScoreScale
 from synth_pipeline.evaluation.study import Cell, StudyConfig
 from synth_pipeline.evaluation.tables import table
@@ -52,7 +54,7 @@ def test_few_runs_are_drawn_without_intervals(seeds):
     assert all(picture.svg for picture in drawn(results(seeds=seeds)).values())
 
 
-def test_diverged_runs_are_left_out_and_what_is_left_of_nothing_is_said():
+def test_diverged_runs_are_counted_and_in_no_curve_and_what_is_left_of_nothing_is_said():
     found = results() | {Cell(None, 0, "smote", "td3_bc", 1): cell([], diverged={"step": 3, "reason": "loss inf"})}
     assert drawn(found)["spread_td3_bc"].alt.endswith("real: 5 runs, smote: 5 runs, 1 diverged")
     assert drawn(found)["curves_td3_bc"].svg
@@ -68,6 +70,18 @@ def test_a_draw_of_which_a_seed_diverged_is_in_no_curve():
     alone = drawn(cells, study(arms={"real": {}}, draws=3))
     assert alone["curves_td3_bc"].alt.endswith("real ends at 25"), "returns of 0 and 100 in parts of 200, x 100"
     assert alone["spread_td3_bc"].alt.endswith("real: 3 runs, 1 diverged")
+
+
+def test_the_seeds_of_the_only_draw_that_is_left_are_no_draws():
+    """Five agents on the same rows say nothing of other rows: no interval."""
+    seeds, cells = range(5), {}
+    for draw, seed in product(range(2), seeds):
+        lost = {"step": 3, "reason": "loss inf"} if draw else None
+        cells[Cell(None, draw, "real", "td3_bc", seed)] = cell([10.0 * seed] * 4, diverged=lost)
+    evaluations = {c: r["evaluations"] for c, r in cells.items() if r["diverged"] is None}
+    assert _band(evaluations, SCALE, True, 0).low is None
+    assert _band(evaluations, SCALE, False, 0).low is not None, "of one draw, the seeds are the runs"
+    assert drawn(cells, study(arms={"real": {}}, draws=2))["curves_td3_bc"].svg
 
 
 def test_real_rows_alone_have_no_difference():

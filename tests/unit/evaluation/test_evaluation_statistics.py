@@ -325,6 +325,17 @@ def test_what_an_arm_lost_is_left_out_of_the_curve_too():
     assert lost.curve == pytest.approx((10, 30, 50)), "of the five draws that are left"
 
 
+def test_where_no_run_came_through_at_every_size_there_is_no_interval():
+    """Sizes drawn again each on its own would count what draws of the data differ by as what rows are worth."""
+    lost = {100: range(4), 1_000: range(4, 8), 10_000: range(8, 12)}
+    curve = {
+        size: {**dict.fromkeys(range(12), 10.0 * size**0.25), **dict.fromkeys(gone, BAD)} for size, gone in lost.items()
+    }
+    found = effective_multiplier(curve, dict.fromkeys(range(12), 40.0), 1_000)
+    assert (found.low, found.high, found.why) == (None, None, "no run came through at every size")
+    assert found.value is not None
+
+
 def test_there_is_no_multiplier_without_a_curve():
     gone = dict.fromkeys(range(5), BAD)
     assert multiplier_of({100: gone, 1_000: around(30)}, around(20), 100) is None

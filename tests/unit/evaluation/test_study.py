@@ -53,6 +53,20 @@ def test_other_parts_are_other_cells():
 
 
 @pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"draws": 1}, "held out in turn"),
+        ({"arms": {"real": {}, "mine": {"kind": "store", "store": "x.zarr"}}}, "the arm mine"),
+        ({"arms": {"real": {}, "mine": {"kind": "relabelled", "store": "x.zarr"}}}, "has seen most of them"),
+    ],
+)
+def test_parts_that_somebody_has_seen_are_not_held_out_in_turn(changes, what):
+    assert study(**{"draws": 2, **changes}), "well without parts"
+    with pytest.raises(ConfigError, match=what):
+        study(**{"crossed": True, "draws": 2, **changes})
+
+
+@pytest.mark.parametrize(
     ("arm", "holder", "attribute", "name"),
     [
         ("smote", Smote, "settings", "neighbours"),

@@ -312,6 +312,14 @@ def test_all_rows_are_asked_about_once_however_many_draws(tmp_path, monkeypatch)
     assert sorted(begun) == [150] * 3 + [360]
 
 
+def test_an_agent_with_settings_of_its_own_in_an_arm_is_asked_too(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(BC, "begin", lambda self, data, **_: begun.append(self.config.width))
+    arms = {"real": {}, "smote": {"kind": "smote"}, "wide": {"kind": "real", "agent": {"width": 24}}}
+    studies._begin_each(studies.tasks_of(study(arms=arms), tmp_path))
+    assert sorted(begun) == [16, 24]
+
+
 @pytest.fixture
 def parts(monkeypatch):
     """Parts as they are asked for, of the points."""
@@ -331,7 +339,10 @@ def test_every_draw_of_a_crossed_study_holds_out_another_part_and_is_judged_in_i
     seen = []
     for draw in range(4):
         task = Task(given, Cell(None, draw, "real", "fqe", 0), tmp_path, {"dataset": "points"})
-        seen.append(set(drawn(task)[0].episode_ids.tolist()))
+        real, few = drawn(task)[0], drawn(task._replace(cell=Cell(150, draw, "real", "fqe", 0)))[0]
+        rows, some = ({row.tobytes() for row in one.transitions()["observations"]} for one in (real, few))
+        assert some < rows, "a subset of what is not held out"
+        seen.append(set(real.episode_ids.tolist()))
         with pytest.raises(SourceError, match="stop here"):
             run_cell(task)
         held_out = split_dataset(Points().load(), held_out=judged[draw], seed=given.seed).held_out
