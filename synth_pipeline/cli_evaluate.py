@@ -86,7 +86,12 @@ def evaluate(
 
 def advise(
     dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="Catalog id, Minari id, or file.", autocompletion=dataset_ids)
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="Catalog id, Minari id, or file, of a known environment.",
+            autocompletion=dataset_ids,
+        ),
     ],
     rows: Annotated[int | None, typer.Option(min=1, help="Size of a collected dataset; default: the recipe's.")] = None,
     out: Annotated[

@@ -146,7 +146,12 @@ Repair = Annotated[bool, typer.Option("--repair", help="Check every byte first, 
 Track = Annotated[str, typer.Option("--track", help="jsonl; or tensorboard, beside it.")]
 OVERRIDE = "Override a setting, e.g. seed=1; again for more."
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=OVERRIDE, callback=_looked_at)]
-ProbeSettings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=OVERRIDE)]
+ProbeSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="One of `synthpipe settings advise`, e.g. draws=10; again for more."
+    ),
+]
 Real = Annotated[
     str | None,
     typer.Option("--real", metavar="DATASET", help="Hold it against this dataset.", autocompletion=dataset_ids),

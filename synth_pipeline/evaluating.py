@@ -6,6 +6,7 @@ found is `evaluation/results.json`, with pictures beside it; cells that are ther
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import lines, scale_of, sentence, table
 from synth_pipeline.evaluation.value_probe import LEAST_STATES, ProbeConfig
 from synth_pipeline.run_config import MIXED, RunConfig, store_url
-from synth_pipeline.runs import Run, friendly_os_errors, read_json, require_folder, write_json
+from synth_pipeline.runs import Run, make_folder, read_json, require_folder, write_json
 from synth_pipeline.scale import fitted
 from synth_pipeline.scale.fill import filled_store
 from synth_pipeline.scale.studies import Bill, bill, run_study, tasks_of
@@ -172,11 +173,20 @@ def evaluate(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool =
 
 
 def _tell_left_out(path: Path, study: StudyConfig) -> None:
-    """Agents of the last results that these will not show; their cells are kept."""
-    before = read_json(path)["study"]["agents"] if path.exists() else {}
-    if left := [name for name in before if name not in study.agents]:
+    """What of the last results these will not show; their cells are kept."""
+    if not path.exists():
+        return
+    before, now = read_json(path)["study"], json.loads(json.dumps(study.plain()))
+    if left := [name for name in before["agents"] if name not in study.agents]:
         every = ",".join([*study.agents, *left])
         say("", f"not asked for again, and left out of the table: {', '.join(left)}; all: --agents {every}")
+    other = [key for key in now if key != "agents" and before.get(key) != now[key]]
+    other += [name for name, given in now["agents"].items() if before["agents"].get(name, given) != given]
+    if other:
+        say(
+            "",
+            f"the last results had other {', '.join(other)}, and are replaced; asked for as they were, they are back",
+        )
 
 
 def evaluate_where_known(run: Run, config: RunConfig, *, workers: int | str = 1, yes: bool = False) -> None:
@@ -193,6 +203,7 @@ def evaluate_alone(config: RunConfig, folder: Path, *, workers: int | str = 1, y
     study = study_of(None, config)
     probe = values_of(study, config)
     with working(as_run(folder)):
+        _tell_left_out(folder / RESULTS, study)
         found, drawn = measured(study, folder, workers=workers, yes=yes)
         values = None if probe is None else measured_values(probe, folder, workers=workers, yes=yes)
         write_pictures(folder / PICTURES, drawn, digest=content_hash(study))
@@ -202,8 +213,7 @@ def evaluate_alone(config: RunConfig, folder: Path, *, workers: int | str = 1, y
 
 def as_run(folder: Path) -> Run:
     """A folder that works as a run does: one process at a time."""
-    with friendly_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return Run(folder)
 
 
@@ -267,7 +277,7 @@ def planned(study: StudyConfig, folder: Path, *, workers: int | str) -> str:
     arms = ", ".join(f"{count} x '{name}'" for name, count in found.arms.items())
     beside = f"; rows to be made: {arms}, {duration(found.arm_seconds)}" if arms else ""
     cells = f"{left} of {counted(every, 'cell')} ({', '.join(study.agents)})"
-    return f"{cells}, at most {duration(found.seconds)}{beside}"
+    return f"{cells}, about {duration(found.seconds)}{beside}"
 
 
 def default_folder(dataset: str, verb: str = "evaluate") -> Path:
@@ -282,7 +292,7 @@ def acted_in(data: Dataset) -> Dataset:
             f"agents cannot act in the environment of '{data.spec.dataset_id}'",
             found="data whose environment is not known here",
             accepted="a dataset of an environment of `synthpipe datasets`",
-            fix="judge the data by `synthpipe validate` alone",
+            fix="train on the data, and judge the rows by `synthpipe validate`",
         )
     return data
 

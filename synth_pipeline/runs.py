@@ -167,6 +167,20 @@ def friendly_os_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it.
+
+    Raises:
+        ConfigError: When a file stands in the way, or no folder can be made there.
+        ResourceError: When that is not allowed, or the disk is full.
+    """
+    try:
+        with friendly_os_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # of file systems that hold no folders of ours, such as /proc
+        raise ConfigError(f"'{path}' cannot be made", found=error.strerror, fix="choose another folder") from error
+
+
 def _existing_parent(path: Path) -> Path:
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
@@ -261,8 +275,7 @@ class Run:
         Raises:
             ConfigError: When a file stands in the way.
         """
-        with friendly_os_errors(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self.directory)
         write_json(self.directory / "environment.json", environment())
 
     def folder(self, stage: str) -> Path:

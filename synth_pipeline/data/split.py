@@ -107,8 +107,8 @@ def folded_episodes(num_episodes: int, fold: Fold, *, seed: int = 0) -> Split:
         raise ConfigError(
             f"{fold.parts} parts of the episodes cannot be held out in turn",
             found=f"{num_episodes} episodes",
-            accepted=f"at least {max(2, fold.parts)}, and as many parts at most",
-            fix="collect more episodes",
+            accepted="2 parts or more, and no more than episodes",
+            fix="collect more episodes, or ask for fewer draws",
         )
     ids = np.sort(stream(seed, Stage.SPLIT, 1).permutation(num_episodes)[fold.part :: fold.parts])
     return Split(np.setdiff1d(np.arange(num_episodes), ids), ids)

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field as Setting
+from pydantic import model_validator
 
 from synth_pipeline.config import Config
+from synth_pipeline.errors import ConfigError
 from synth_pipeline.evaluation.effective import Multiplier, multiplier_of
 from synth_pipeline.evaluation.monte_carlo import Which
 from synth_pipeline.evaluation.statistics import Difference, Outcomes, paired_difference
@@ -64,6 +66,17 @@ class AdviceConfig(Config):
     states: int = Setting(200, ge=LEAST_STATES, description="states of every part that values are judged in, at most")
     gradient_steps: int = Setting(20_000, ge=1, description="of every probe")
     width: int = Setting(128, ge=8, description="units of a hidden layer of the critics")
+
+    @model_validator(mode="after")
+    def _arms_have_names_of_their_own(self) -> AdviceConfig:
+        if taken := {BASELINE, ""} & self.arms.keys():
+            raise ConfigError(
+                "an arm needs a name of its own",
+                found=f"'{min(taken)}'",
+                accepted=f"any but '{BASELINE}', which are the real rows alone",
+                fix="--set 'arms={mine: {kind: smote}}'",
+            )
+        return self
 
 
 def trials(dataset: str, rows: int | None, config: AdviceConfig, *, seed: int = 0) -> StudyConfig:
@@ -108,12 +121,14 @@ class Trial:
         arm: Its name.
         difference: Of minus the error, to real rows alone; above 0 is better.
         error: Mean error of the values with it, in standard deviations of the true ones; None: every run diverged.
+        real: The same of real rows alone.
         multiplier: How many more real rows it is worth; None on all of the data, where the curve ends.
     """
 
     arm: str
     difference: Difference
     error: float | None
+    real: float | None
     multiplier: Multiplier | None = None
 
 
@@ -144,7 +159,7 @@ class Advice:
 
     def sentences(self) -> list[str]:
         """The advice in plain words: what to do, what it is worth, the risk, and what was not measured."""
-        best = self.trials[0] if self.arm is None else self._trial()
+        best = max(self.trials, key=_gain) if self.arm is None else self._trial()
         found = [self._verdict(), f"{'Best' if self.arm is None else 'With it'} on all rows: {self._said(best)}."]
         if self.quarter is not None:
             found.append(f"With it on a quarter of them: {_change(self.quarter)}.")
@@ -170,12 +185,17 @@ class Advice:
                 return f"Augment with {what}: {every} real rows alone diverged every time, and with it none did."
             where = ", wherever real rows alone did not diverge" if difference.verdict == "outlasts" else ""
             return f"Augment with {what}: values got better {every}{where}."
+        if all(error is None or error >= CHANCE for trial in self.trials for error in (trial.error, trial.real)):
+            real = self.trials[0].real
+            alone = "real rows alone diverged" if real is None else f"with real rows alone their error is {real:.2f}"
+            useless = f"{every} no values are better than their mean, which would cost 1; {alone}"
+            return f"Nothing can be told, so do not augment: {useless}. More rows or gradient_steps may tell."
         if any(better(trial.difference) for trial in self.trials):
             return f"Do not augment: {every} even the better values are no better than their mean."
         return f"Do not augment: {every} no arm made values better beyond doubt."
 
     def _said(self, trial: Trial) -> str:
-        return _change(trial) if self.arm is not None else f"{trial.arm}, {_change(trial)}"
+        return _change(trial) if self.arm is not None else f"'{trial.arm}', {_change(trial)}"
 
     def _risk(self) -> str:
         """Of what is recommended: how little it may bring. Where nothing is: what an arm may cost all the same."""
@@ -200,7 +220,7 @@ def judged(
         ours = outcomes(results, None, size=first, arm=arm)
         difference = paired_difference({"": ours}, {"": real}, seed=seed)
         worth = multiplier_of(curve, ours, first or training, seed=seed)
-        found.append(Trial(arm, difference, error_of(ours), worth))
+        found.append(Trial(arm, difference, error_of(ours), error_of(real), worth))
     return sorted(found, key=_rank)
 
 
@@ -236,6 +256,10 @@ def _rank(trial: Trial) -> tuple[bool, float, float]:
     return not better(trial.difference), math.inf if low is None else -low, math.inf if error is None else error
 
 
+def _gain(trial: Trial) -> float:
+    return -math.inf if trial.difference.value is None else trial.difference.value
+
+
 def _least(trial: Trial) -> str:
     """The lower end of what an arm that helps may bring."""
     if trial.difference.low is None:
@@ -257,12 +281,12 @@ def _costliest(found: Sequence[Trial]) -> str:
     """The arm that may cost most: one that diverged, or the one whose interval reaches lowest."""
     lost = max(found, key=lambda trial: trial.difference.diverged[0])
     if lost.difference.diverged[0]:
-        return f"{lost.arm} diverged in {counted(lost.difference.diverged[0], 'draw')}"
+        return f"'{lost.arm}' diverged in {counted(lost.difference.diverged[0], 'draw')}"
     known = [(trial.difference.low, trial.arm) for trial in found if trial.difference.low is not None]
     if not known:
         return "not known, for real rows alone diverged"
     low, arm = min(known)
-    return f"{arm} may cost up to {max(0.0, -low):.2f} of a deviation"
+    return f"'{arm}' may cost up to {max(0.0, -low):.2f} of a deviation"
 
 
 def _change(trial: Trial) -> str:
@@ -273,6 +297,7 @@ def _change(trial: Trial) -> str:
             return f"better wherever real rows alone gave values; these diverged in {theirs}"
         return f"too few draws for an interval: it diverged in {ours}, real rows alone in {theirs}"
     text = f"error of values changes by {-d.value:+.3f} of a deviation [{-d.high:+.3f}, {-d.low:+.3f}]"
+    text += f" to {trial.error:.2f}"
     if (worth := trial.multiplier) is None or worth.low is None:
         return text
     return f"{text}, worth {worth.value} [{worth.low}, {worth.high}] the real rows"
@@ -280,4 +305,5 @@ def _change(trial: Trial) -> str:
 
 def _plain(trial: Trial) -> dict[str, Any]:
     worth = None if trial.multiplier is None else trial.multiplier.plain()
-    return {"arm": trial.arm, "difference": trial.difference.plain(), "error": trial.error, "multiplier": worth}
+    errors = {"error": trial.error, "real": trial.real}
+    return {"arm": trial.arm, "difference": trial.difference.plain(), **errors, "multiplier": worth}

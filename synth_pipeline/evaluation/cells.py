@@ -9,10 +9,13 @@ from __future__ import annotations
 import glob
 import io
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -22,7 +25,7 @@ from synth_pipeline.agents.replay import Mixture, columns_of
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import HeldOut, SplitData, split_dataset
-from synth_pipeline.errors import SourceError, TrainingDivergedError
+from synth_pipeline.errors import SourceError, StoreError, TrainingDivergedError
 from synth_pipeline.evaluation.arms import Ground, make_rows
 from synth_pipeline.evaluation.divergence import Monitor
 from synth_pipeline.evaluation.monte_carlo import (
@@ -343,14 +346,24 @@ def _mixture(task: Task, real: Dataset) -> Mixture:
 
 def rows_of(task: Task) -> Transitions:
     """What the arm of a cell mixes in, after `make_arm`."""
-    with np.load(task.rows_file) as file:
+    with _opened(task.rows_file) as file:
         return Transitions({name: file[name] for name in file.files if name != "seconds"})
 
 
 def _made(path: Path) -> tuple[int, float]:
     """How many rows, and the seconds that making them took."""
-    with np.load(path) as file:
+    with _opened(path) as file:
         return len(file["rewards"]), float(file["seconds"])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with path.open("rb") as raw, np.load(raw) as file:  # numpy leaves a damaged file open
+            yield file
+    except (BadZipFile, ValueError, EOFError, KeyError, zlib.error) as error:
+        fix = f"rm '{path}'   # then the same command again: the rows are made anew"
+        raise StoreError(f"the rows in '{path}' are damaged", found=str(error), fix=fix) from error
 
 
 def _write_rows(path: Path, rows: Transitions, seconds: float) -> None:

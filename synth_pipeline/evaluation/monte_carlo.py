@@ -302,8 +302,8 @@ def _share(environment: str, which: Which) -> Share:
         found = entries[0].references.best_policy if entries else None
     if found is None:
         raise UnknownNameError(
-            f"no policy '{which}' is shipped for {environment}, whose values could be asked",
+            f"no policy '{which}' is shipped for {environment}, so nobody's values can be asked there",
             accepted=f"an environment with policies: {', '.join(environments_with_policies())}",
-            fix="judge rows by agents: synthpipe evaluate RUN",
+            fix="leave values out: synthpipe evaluate judges rows by the returns of agents",
         )
     return found.replace(stochastic=False) if found.behaviour == "sac" else found.replace(noise=0.0)

@@ -31,8 +31,11 @@ CURVES = (
     "Mean score at each evaluation. The final score is the mean of the shaded ones, fixed beforehand: "
     "a curve that peaks elsewhere gets nothing for it."
 )
-DIFFERENCES = "Each agent with these rows against the same agent with real rows alone, in pairs of draws and seeds."
-BANDS = " Bands and lines: 95 % intervals, from five runs on; what has none is hollow."
+DIFFERENCES = (
+    "Each agent with these rows against the same agent with real rows alone, in pairs of draws and seeds. "
+    "Filled: the interval excludes 0."
+)
+BANDS = " Bands and lines: 95 % intervals, from five runs on."
 
 
 def pictures(

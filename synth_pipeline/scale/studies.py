@@ -14,7 +14,7 @@ from synth_pipeline.errors import ConfigError
 from synth_pipeline.evaluation.cells import Task, agent_of, data_of, drawn, lost_arm, make_arm, run_cell
 from synth_pipeline.evaluation.costs import arms_seconds, cell_seconds
 from synth_pipeline.evaluation.study import Cell, StudyConfig, cells
-from synth_pipeline.runs import read_json
+from synth_pipeline.runs import read_object
 from synth_pipeline.scale.estimate import HOUR_S
 from synth_pipeline.scale.tasks import at_once, map_tasks
 from synth_pipeline.sources.collect import data_folder
@@ -105,7 +105,15 @@ def run_study(
         there = len(every) - len(left)
         _run("evaluate", run_cell, left, "cells", workers=workers, there=there, finished=finished)
         say("evaluate", f"{counted(len(left), 'cell')} in {duration(time.monotonic() - begin)}")
-    return {task.cell: read_json(task.result_file) for task in every}
+    return {task.cell: _result_of(task) for task in every}
+
+
+def _result_of(task: Task) -> dict[str, Any]:
+    fix = f"rm '{task.result_file}'   # then the same command again: the cell is made anew"
+    result = read_object(task.result_file, "the result of a cell", fix=fix)
+    if "diverged" not in result:
+        raise ConfigError(f"'{task.result_file}' is not the result of a cell", found=", ".join(result), fix=fix)
+    return result
 
 
 def _begin_each(tasks: Sequence[Task]) -> None:
@@ -153,5 +161,5 @@ def _confirm(expected: Bill) -> None:
             f"this takes about {seconds / HOUR_S:,.1f} hours",
             found=f"{expected.cells[0]} of {counted(expected.cells[1], 'cell')} without a result",
             accepted="less than an hour without asking",
-            fix="add --yes, more --workers, fewer seeds, or --set evaluation.gradient_steps=...",
+            fix="add --yes, or more --workers, or ask for fewer steps or runs",
         )

@@ -267,7 +267,8 @@ def _utility(utility: Numbers | None, pictures: Sequence[Picture]) -> str:
     if utility is None:
         return ""
     drawn = _figures([p for p in pictures if p.svg])
-    agents = section("Agents that learned from these rows", _learned(utility, "score") + drawn, note=SCORES)
+    what = "return" if utility.get("references") is None else "score"
+    agents = section("Agents that learned from these rows", _learned(utility, what) + drawn, note=SCORES)
     values = utility.get("values")
     if values is None:
         return agents

@@ -36,6 +36,10 @@ def test_a_run_is_evaluated_once_and_the_report_shows_it(copied, shell, monkeypa
     assert again.code == 0
     other = shell("evaluate", "runs/smoke", "--agents", "td3_bc", *QUICK)
     assert "left out of the table: bc; all: --agents td3_bc,bc" in other.out
+    assert "the last results had other" not in other.out, "the agents alone are others"
+    seeds = shell("evaluate", "runs/smoke", "--agents", "td3_bc", *QUICK, "--set", "evaluation.seeds=2")
+    assert "the last results had other seeds, and are replaced; asked for as they were, they are back" in seeds.out
+    assert "nothing to do" in shell("evaluate", "runs/smoke", "--agents", "td3_bc", *QUICK).out.split("evaluate", 1)[1]
 
 
 def test_held_out_episodes_are_fresh_rows(copied, shell, monkeypatch):

@@ -146,12 +146,12 @@ def test_an_arm_that_never_diverged_helps_where_real_rows_did():
 
 
 def test_an_arm_that_diverged_is_the_risk():
-    assert "Risk: bad diverged in 1 draw." in text_of(looked_at({**USUAL, "good": 0.5}, {0}, arm="bad"))
+    assert "Risk: 'bad' diverged in 1 draw." in text_of(looked_at({**USUAL, "good": 0.5}, {0}, arm="bad"))
 
 
 def trial(arm, values, error=0.5):
     difference = paired_difference({"": dict(enumerate(values))}, {"": dict.fromkeys(range(len(values)), 0.0)})
-    return Trial(arm, difference, error)
+    return Trial(arm, difference, error, 0.95)
 
 
 def test_values_that_are_no_better_than_their_mean_recommend_nothing():
@@ -163,6 +163,31 @@ def test_values_that_are_no_better_than_their_mean_recommend_nothing():
     assert not advice.augment
     assert "on all 20,000 rows even the better values are no better than their mean" in advice.sentences()[0]
     assert recommended([*poor, trial("bad", helped, 0.9)]) == "bad", "the next one is of use"
+
+
+def test_values_of_which_none_are_of_use_tell_nothing():
+    """A probe that was trained too shortly is no finding about the data."""
+    poor = looked_at({"real": 5.15, "good": 5.1, "bad": 5.2})
+    text = text_of([one for one in poor if one.arm == "bad"])
+    assert "Nothing can be told, so do not augment: on all 20,000 rows no values are better than their mean" in text
+    assert "which would cost 1; with real rows alone their error is 5.15. More rows" in text
+    assert "Nothing can be told" in text_of(poor), "nor does an arm that is better, and as useless"
+    gone = [one for one in looked_at({**USUAL, "bad": 5.0}, range(6)) if one.arm == "bad"]
+    assert "which would cost 1; real rows alone diverged." in text_of(gone)
+    one_is_of_use = looked_at({"real": 5.15, "good": 0.9, "bad": 5.2})
+    assert text_of(one_is_of_use, quarter()).startswith("Augment with good")
+
+
+def test_the_best_is_that_with_the_greatest_gain():
+    """Not that with the narrowest interval, which is what a recommendation goes by."""
+    wide, narrow = trial("wide", [0.5, -0.3, 0.4, -0.2, 0.1]), trial("narrow", [-0.01, 0.0, -0.01, 0.01, 0.0])
+    assert "Best on all rows: 'wide', error of values changes by -0.100" in text_of([narrow, wide])
+
+
+@pytest.mark.parametrize("name", ["real", ""])
+def test_an_arm_needs_a_name_of_its_own(name):
+    with pytest.raises(ConfigError, match="a name of its own"):
+        AdviceConfig.parse({"arms": {name: {"kind": "smote"}}})
 
 
 def test_few_lives_are_said():
@@ -177,9 +202,9 @@ def test_nothing_is_recommended_when_nothing_helps():
     assert advice.arm is advice.mixed is advice.plain()["mixed"] is advice.plain()["quarter"] is None
     text = " ".join(advice.sentences())
     assert "Do not augment: on all 20,000 rows no arm made values better beyond doubt." in text
-    assert "Best on all rows: good, error of values changes by +0.000" in text.replace("-0.000 of", "+0.000 of")
+    assert "Best on all rows: 'good', error of values changes by +0.000" in text.replace("-0.000 of", "+0.000 of")
     assert "Not measured: returns" in text
-    assert "Risk: bad may cost up to 0.0" in text
+    assert "Risk: 'bad' may cost up to 0.0" in text
 
 
 def test_a_diverged_probe_is_left_out():

@@ -12,6 +12,7 @@ from synth_pipeline.errors import ConfigError, ResourceError, SynthPipelineError
 from synth_pipeline.runs import (
     Run,
     friendly_os_errors,
+    make_folder,
     read_json,
     require_space,
     safe_parts,
@@ -53,6 +54,15 @@ def half_a_model(target, error):
         (staged / "deep").mkdir()
         (staged / "deep" / "file").write_text("a")
         raise error
+
+
+def test_a_folder_where_none_can_be_made_is_refused(tmp_path, monkeypatch):
+    """As /proc/x is."""
+    monkeypatch.setattr(Path, "mkdir", refuse(errno.ENOENT))
+    with pytest.raises(ConfigError, match=r"cannot be made(?s:.*)choose another folder"):
+        make_folder(tmp_path / "runs/mine")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        Run(tmp_path / "mine").create()
 
 
 def test_write_bytes_makes_folders_and_leaves_only_the_file(tmp_path):
