@@ -6,7 +6,6 @@ found is `evaluation/results.json`, with pictures beside it; cells that are ther
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from synth_pipeline.evaluation.study import STORE, StudyConfig
 from synth_pipeline.evaluation.tables import lines, scale_of, sentence, table
 from synth_pipeline.evaluation.value_probe import LEAST_STATES, ProbeConfig
 from synth_pipeline.run_config import MIXED, RunConfig, store_url
-from synth_pipeline.runs import Run, make_folder, read_json, require_folder, write_json
+from synth_pipeline.runs import Run, make_folder, read_object, require_folder, write_json
 from synth_pipeline.scale import fitted
 from synth_pipeline.scale.fill import filled_store
 from synth_pipeline.scale.studies import Bill, bill, run_study, tasks_of
@@ -176,11 +175,11 @@ def _tell_left_out(path: Path, study: StudyConfig) -> None:
     """What of the last results these will not show; their cells are kept."""
     if not path.exists():
         return
-    before, now = read_json(path)["study"], json.loads(json.dumps(study.plain()))
+    before, now = read_object(path, "the results of an evaluation", fix=f"rm '{path}'")["study"], study.plain()
     if left := [name for name in before["agents"] if name not in study.agents]:
         every = ",".join([*study.agents, *left])
         say("", f"not asked for again, and left out of the table: {', '.join(left)}; all: --agents {every}")
-    other = [key for key in now if key != "agents" and before.get(key) != now[key]]
+    other = [key for key in now if key != "agents" and before.get(key, now[key]) != now[key]]
     other += [name for name, given in now["agents"].items() if before["agents"].get(name, given) != given]
     if other:
         say(

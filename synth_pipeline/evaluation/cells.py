@@ -9,13 +9,11 @@ from __future__ import annotations
 import glob
 import io
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -25,7 +23,7 @@ from synth_pipeline.agents.replay import Mixture, columns_of
 from synth_pipeline.data.containers import Transitions
 from synth_pipeline.data.rows import Dataset
 from synth_pipeline.data.split import HeldOut, SplitData, split_dataset
-from synth_pipeline.errors import SourceError, StoreError, TrainingDivergedError
+from synth_pipeline.errors import SourceError, TrainingDivergedError
 from synth_pipeline.evaluation.arms import Ground, make_rows
 from synth_pipeline.evaluation.divergence import Monitor
 from synth_pipeline.evaluation.monte_carlo import (
@@ -42,7 +40,7 @@ from synth_pipeline.evaluation.study import STORE, Cell, StudyConfig, cell_key, 
 from synth_pipeline.evaluation.subsets import draw_subset
 from synth_pipeline.evaluation.value_probe import FQE, ProbeConfig, probe_values
 from synth_pipeline.runs import read_json, write_bytes, write_json
-from synth_pipeline.sources.base import Source
+from synth_pipeline.sources.base import Source, readable
 from synth_pipeline.validation.truth import known_truth
 
 
@@ -358,12 +356,9 @@ def _made(path: Path) -> tuple[int, float]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with path.open("rb") as raw, np.load(raw) as file:  # numpy leaves a damaged file open
-            yield file
-    except (BadZipFile, ValueError, EOFError, KeyError, zlib.error) as error:
-        fix = f"rm '{path}'   # then the same command again: the rows are made anew"
-        raise StoreError(f"the rows in '{path}' are damaged", found=str(error), fix=fix) from error
+    again = f"rm '{path}'   # it is damaged; then the same command again: the rows are made anew"
+    with readable(path, damaged=again), path.open("rb") as raw, np.load(raw) as file:  # alone, numpy leaves it open
+        yield file
 
 
 def _write_rows(path: Path, rows: Transitions, seconds: float) -> None:

@@ -139,14 +139,21 @@ def require_file(path: Path) -> None:
     )
 
 
+DAMAGED = "the file is truncated, damaged or of another format: download or export it again"
+
+
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn the ways in which a damaged or foreign file fails (I/O, HDF5, zip, Arrow) into our form of error."""
+def readable(path: Path, *, damaged: str = DAMAGED) -> Iterator[None]:
+    """Turn the ways in which a damaged or foreign file fails (I/O, HDF5, zip, Arrow) into our form of error.
+
+    Args:
+        path: The file.
+        damaged: What to do about it when it is there, and may be read.
+    """
     try:
         yield
     except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         absent = isinstance(error, (FileNotFoundError, PermissionError))
-        damaged = "the file is truncated, damaged or of another format: download or export it again"
         raise SourceError(
             f"'{path}' cannot be read",
             found=" ".join(str(error).split())[:300] or type(error).__name__,

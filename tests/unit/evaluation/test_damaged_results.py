@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from synth_pipeline.data.containers import Transitions
-from synth_pipeline.errors import ConfigError, StoreError
+from synth_pipeline.errors import ConfigError, SourceError
 from synth_pipeline.evaluation import cells
 from synth_pipeline.scale import studies
 
@@ -26,7 +26,7 @@ def test_rows_come_back_with_what_they_took(rows):
 @pytest.mark.parametrize("damage", [lambda b: b[:300], lambda b: b"", lambda b: b[:200] + b"\xff" * 90 + b[290:]])
 def test_damaged_rows_are_named(rows, damage):
     rows.write_bytes(damage(rows.read_bytes()))
-    with pytest.raises(StoreError, match=r"rows\.npz' are damaged(?s:.*)rm '.*rows\.npz'"):
+    with pytest.raises(SourceError, match=r"rows\.npz' cannot be read(?s:.*)rm '.*rows\.npz'"):
         cells.rows_of(SimpleNamespace(rows_file=rows))
 
 
